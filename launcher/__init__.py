@@ -1,0 +1,17 @@
+"""Starts the whole server on one machine: Triton with the models, nginx in front.
+
+Standard library only, so that `./serve.sh --help` and every check work before anything is installed. The files, in the
+order in which a start passes through them:
+
+    bootstrap.sh   system packages and the virtual environment (shared by serve.sh and test.sh)
+    options.py     the command line as one table
+    model.py       --model: a folder or a Hugging Face id -> a checked folder
+    checks.py      what must hold before anything starts: ports, shared memory, Python
+    repository.py  model_repository/ -> the copy that Triton loads, parameters filled in
+    triton.py      finds, starts and stops Triton
+    gateway.py     fills in the nginx template, starts and stops nginx
+    processes.py   one child process that never outlives the launcher
+    stack.py       all of it together; the tests start servers with this
+    probe.py       the first requests through the finished server
+    serve.py       the command behind serve.sh
+"""

@@ -1,0 +1,75 @@
+"""The first requests through the finished server: is it really answering, and what is its model called?
+
+In: the address and an API key. Out: what the examples printed for the user need. Plain HTTP, nothing of Triton.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import LaunchError
+
+RETRY_STATUS = (502, 503, 504)
+"""Answers of a server that is still coming up."""
+
+
+@dataclass(frozen=True)
+class Working:
+    """A server that has answered a completion; `chat` tells whether its model can chat as well."""
+
+    model: str
+    chat: bool
+
+
+def wait_until_working(url: str, api_key: str | None, timeout_s: float, still_alive: Callable[[], None]) -> Working:
+    """`url` ends in /v1. `still_alive` is called while waiting and may raise."""
+    deadline = time.monotonic() + timeout_s
+    models = _insist(lambda: _call(f"{url}/models", api_key, None), deadline, still_alive)
+    model = str(models["data"][0]["id"])
+    prompt = {"model": model, "max_tokens": 1}
+    _insist(lambda: _call(f"{url}/completions", api_key, {**prompt, "prompt": "Hello"}), deadline, still_alive)
+    messages = [{"role": "user", "content": "Hello"}]
+    try:
+        _call(f"{url}/chat/completions", api_key, {**prompt, "messages": messages})
+    except _Refused:
+        return Working(model, chat=False)  # a base model without a chat template
+    return Working(model, chat=True)
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"HTTP {status}: {text}")
+        self.status = status
+
+
+def _insist(call: Callable[[], dict[str, Any]], deadline: float, still_alive: Callable[[], None]) -> dict[str, Any]:
+    while True:
+        try:
+            return call()
+        except _Refused as refused:
+            if refused.status not in RETRY_STATUS:
+                raise LaunchError(f"The server started, but refuses a first completion: {refused}.") from None
+            last = str(refused)
+        except (OSError, ValueError) as error:
+            last = str(error)
+        still_alive()
+        if time.monotonic() > deadline:
+            raise LaunchError(f"The server started, but a first completion did not succeed in time: {last}.")
+        time.sleep(0.2)
+
+
+def _call(url: str, api_key: str | None, body: dict[str, Any] | None) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as error:
+        text = error.read().decode("utf-8", "replace").strip()
+        raise _Refused(error.code, text[:300]) from None

@@ -1,0 +1,114 @@
+"""Makes the model repository that Triton loads out of the one in the source tree.
+
+In: the source repository and what to change. Out: a folder with, for each model, links to everything in it and a
+config.pbtxt written from the original. The source tree is never written to. It knows nothing about which models or
+parameters exist: configurations are edited line by line, and a line that should be there and is not is an error.
+
+What a config.pbtxt has to look like:
+
+    parameters { key: "x" value: { string_value: "y" } }         one line per parameter
+    instance_group [ { count: 1 kind: KIND_CPU } ]                one line
+    { name: "session_…" … }                                       one line per tensor of the session extension
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from launcher.errors import LaunchError
+
+CONFIG = "config.pbtxt"
+FRONT_MODEL = "openai_bls"
+ENGINE_MODEL = "tensorrt_llm"
+
+_PARAMETER = re.compile(
+    r'^(?P<head>\s*parameters\s*:?\s*\{\s*key:\s*"(?P<key>[^"]+)"\s*,?\s*value:?\s*\{\s*string_value:\s*)'
+    r'"(?:[^"\\]|\\.)*"(?P<tail>\s*\}\s*\}.*)$'
+)
+_INSTANCES = re.compile(r"^(\s*instance_group\s*:?\s*\[\s*\{[^}]*\bcount:\s*)\d+", re.MULTILINE)
+_SESSION_TENSOR = re.compile(r'\bname:\s*"session_')
+_DANGLING_COMMA = re.compile(r",(\s*(?:#[^\n]*\n\s*)*\])")
+
+
+def assemble(
+    source: Path,
+    target: Path,
+    parameters: Mapping[str, Mapping[str, str]] | None = None,
+    instances: int = 1,
+    sessions: bool = True,
+) -> None:
+    """Writes `target` anew; `parameters` is model name -> key -> value."""
+    models = sorted(folder for folder in source.iterdir() if (folder / CONFIG).is_file()) if source.is_dir() else []
+    if not models:
+        raise LaunchError(f"There is no model in {source}: no folder there has a {CONFIG}.")
+    parameters = parameters or {}
+    unknown = sorted(set(parameters) - {model.name for model in models})
+    if unknown:
+        raise LaunchError(f"Parameters are given for {', '.join(unknown)}, but {source} has no such model.")
+    shutil.rmtree(target, ignore_errors=True)
+    for model in models:
+        config = (model / CONFIG).read_text(encoding="utf-8")
+        config = with_parameters(config, model.name, parameters.get(model.name, {}))
+        if model.name == FRONT_MODEL:
+            config = with_instances(config, model.name, instances)
+        if model.name == ENGINE_MODEL and not sessions:
+            config = without_sessions(config, model.name)
+        _link(model, target / model.name, config)
+
+
+def with_parameters(config: str, model: str, values: Mapping[str, str]) -> str:
+    """`config` with the parameters in `values` replaced; each must be there already."""
+    missing = dict(values)
+
+    def replaced(line: str) -> str:
+        found = _PARAMETER.match(line)
+        if found is None or found["key"] not in values:
+            return line
+        missing.pop(found["key"], None)
+        return f"{found['head']}{_quoted(values[found['key']])}{found['tail']}"
+
+    lines = [replaced(line) for line in config.split("\n")]
+    if missing:
+        known = ", ".join(sorted(parameters_in(config))) or "none"
+        raise LaunchError(f"Model {model} has no parameter {', '.join(sorted(missing))} (it has: {known}).")
+    return "\n".join(lines)
+
+
+def parameters_in(config: str) -> list[str]:
+    return [found["key"] for line in config.split("\n") if (found := _PARAMETER.match(line))]
+
+
+def with_instances(config: str, model: str, count: int) -> str:
+    changed, places = _INSTANCES.subn(rf"\g<1>{count}", config)
+    if places != 1:
+        raise LaunchError(f"The {CONFIG} of {model} must have exactly one line with instance_group and count.")
+    return changed
+
+
+def without_sessions(config: str, model: str) -> str:
+    """Drops the tensors of the session extension: what is left is the standard contract."""
+    lines = config.split("\n")
+    dropped = [line for line in lines if _SESSION_TENSOR.search(line)]
+    if not dropped:
+        raise LaunchError(f'The {CONFIG} of {model} has no tensor named "session_…" to switch off.')
+    for line in dropped:
+        if line.count("{") != line.count("}") or "{" not in line:
+            raise LaunchError(f"In the {CONFIG} of {model} a session tensor takes more than one line: {line.strip()}.")
+    kept = "\n".join(line for line in lines if not _SESSION_TENSOR.search(line))
+    return _DANGLING_COMMA.sub(r"\1", kept)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _link(model: Path, target: Path, config: str) -> None:
+    target.mkdir(parents=True)
+    for entry in model.iterdir():
+        if entry.name != CONFIG:
+            (target / entry.name).symlink_to(entry.resolve())
+    (target / CONFIG).write_text(config, encoding="utf-8")

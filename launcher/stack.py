@@ -1,0 +1,184 @@
+"""The whole server: model repository, Triton, nginx, started in this order and stopped in the reverse one.
+
+In: `Settings`. Out: a running `Stack` with its addresses. Both ./serve.sh and the tests start servers through this:
+
+    with Stack(Settings(run_dir=tmp, port=18200, triton_http_port=18201, triton_metrics_port=18202)) as stack:
+        requests.get(f"{stack.url}/v1/models")
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from launcher import checks, gateway, processes, repository, triton
+from launcher.errors import LaunchError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    run_dir: Path
+    """Logs, configurations and links are written here; one server per folder."""
+    host: str = "127.0.0.1"
+    port: int = 9000
+    triton_http_port: int = 8000
+    triton_metrics_port: int = 8002
+    triton_grpc_port: int | None = None
+    parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Model name -> parameter -> value; only parameters that the model's config.pbtxt has."""
+    instances: int = 1
+    sessions: bool = True
+    api_keys: Sequence[str] = ()
+    workers: int = 1
+    max_body: str = "16m"
+    tritonserver: str | None = None
+    triton_arguments: Sequence[str] = ()
+    start_timeout_s: float = 300
+    models: Path = ROOT / "model_repository"
+    gateway: Path = ROOT / "gateway"
+
+    def endpoints(self) -> list[checks.Endpoint]:
+        """Only the gateway may listen beyond this machine."""
+        local = "127.0.0.1"
+        found = [
+            checks.Endpoint("--port", self.host, self.port),
+            checks.Endpoint("--triton-http-port", local, self.triton_http_port),
+            checks.Endpoint("--triton-metrics-port", local, self.triton_metrics_port),
+        ]
+        if self.triton_grpc_port is not None:
+            found.append(checks.Endpoint("--triton-grpc-port", local, self.triton_grpc_port))
+        return found
+
+
+def silent(step: str) -> None:
+    """A teller for callers that want no progress."""
+
+
+class Stack:
+    def __init__(self, settings: Settings, tell: Callable[[str], None] = silent) -> None:
+        self.settings = settings
+        self._tell = tell
+        self._lock: IO[str] | None = None
+        self._triton: triton.Triton | None = None
+        self._gateway: gateway.Gateway | None = None
+
+    @property
+    def url(self) -> str:
+        """The gateway, without a path."""
+        return f"http://{_bracketed(gateway.reachable(self.settings.host))}:{self.settings.port}"
+
+    @property
+    def triton_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.triton_http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.triton_metrics_port}/metrics"
+
+    @property
+    def children(self) -> list[processes.Child]:
+        return [part.child for part in (self._triton, self._gateway) if part is not None]
+
+    def start(self) -> None:
+        """Returns when Triton is ready and nginx listens; on failure nothing is left running."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        settings, run = self.settings, self.settings.run_dir.resolve()
+        self._check()
+        self._claim(run)
+        nginx = gateway.find_nginx()
+        installation = triton.find(settings.tritonserver, run / "backends")
+        repository.assemble(
+            settings.models, run / "model_repository", settings.parameters, settings.instances, settings.sessions
+        )
+        self._tell(f"starting Triton and loading the models (log: {run / 'triton.log'})")
+        ports = (settings.triton_http_port, settings.triton_metrics_port, settings.triton_grpc_port)
+        self._triton = triton.start(
+            installation, run / "model_repository", run, *ports, extra_arguments=settings.triton_arguments
+        )
+        self._triton.wait_until_ready(settings.start_timeout_s, self._tell)
+        self._tell(f"starting nginx (logs: {run / 'gateway'})")
+        listen = gateway.Listen(
+            host=settings.host,
+            port=settings.port,
+            triton=f"127.0.0.1:{settings.triton_http_port}",
+            workers=settings.workers,
+            max_body=settings.max_body,
+            api_keys=settings.api_keys,
+        )
+        self._gateway = gateway.start(nginx, settings.gateway, run / "gateway", listen)
+        self._gateway.wait_until_listening()
+
+    def _check(self) -> None:
+        checks.python_version()
+        checks.ports(self.settings.endpoints())
+        checks.shared_memory(self.settings.instances)
+
+    def _claim(self, run: Path) -> None:
+        """One server per run folder: the lock goes away with the process, however it ends."""
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            self._lock = (run / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaunchError(f"Another server runs in {run}: choose another folder with --run-dir.") from None
+        except OSError as error:
+            raise LaunchError(f"The folder {run} cannot be used ({error.strerror}): see --run-dir.") from None
+
+    def check_alive(self) -> None:
+        """Raises if Triton or nginx has ended."""
+        for child in self.children:
+            if child.exit_code is not None:
+                raise LaunchError(f"{child.name} ended by itself ({_ending(child.exit_code)}); its log is {child.log}.")
+
+    def watch(self, interval_s: float = 0.5) -> None:
+        """Waits for as long as everything runs, then raises."""
+        while True:
+            self.check_alive()
+            time.sleep(interval_s)
+
+    def stop(self) -> None:
+        """First the gateway, so that no request comes in while Triton lets the running ones finish."""
+        for part in (self._gateway, self._triton):
+            if part is not None:
+                part.stop()
+        self._gateway = self._triton = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Stack:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+
+
+def default_run_dir(port: int) -> Path:
+    """Inside the checkout if it may be written to, one per port, so that several servers can run."""
+    base = ROOT if os.access(ROOT, os.W_OK) else Path.home() / ".cache" / "openai-bls"
+    return base / ".run" / str(port)

@@ -1,0 +1,226 @@
+"""Finds a Triton Inference Server, starts it and stops it.
+
+In: a model repository and ports. Out: a running server on 127.0.0.1, ready to answer. It knows nothing about models.
+
+Three places are looked at: the path the user names, NVIDIA's container (`tritonserver` on PATH), the nvidia-pytriton
+wheel. The wheel carries server and Python backend, but the backend wants the stub program for the running Python
+beside its own library: a folder of links arranges that without writing into site-packages.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher import processes
+from launcher.errors import LaunchError
+
+CONTAINER_ROOT = Path("/opt/tritonserver")
+SHARED_MEMORY = Path("/dev/shm")
+EXIT_TIMEOUT_S = 10
+"""How long Triton lets requests in flight finish when it is told to stop."""
+STOP_PATIENCE_S = EXIT_TIMEOUT_S + 10
+PYTHON_TAG = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A server program, its folder of backends, and the environment both need."""
+
+    server: Path
+    backends: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def find(named: str | None, links: Path) -> Installation:
+    """`named` is the user's choice or None; `links` is a folder of ours that may be written anew."""
+    server = Path(named) if named else _server_in_container() or _server_in_wheel()
+    if not os.access(server, os.X_OK) or server.is_dir():
+        raise LaunchError(f"{server} is not a tritonserver program.")
+    root = server.resolve().parent.parent
+    if (root / "python_backend_stubs").is_dir():
+        return Installation(server, _linked_backends(root, links), _wheel_environment())
+    return Installation(server, root / "backends", _virtual_environment())
+
+
+def libpython() -> Path:
+    """The shared library of the running Python; the backend's stub program is linked against it."""
+    name = f"libpython{PYTHON_TAG}.so.1.0"
+    variables = [sysconfig.get_config_var(key) for key in ("LIBDIR", "MULTIARCH", "LIBPL")]
+    libdir, multiarch, libpl = (str(value or "") for value in variables)
+    folders = [Path(libdir), Path(libdir, multiarch), Path(sys.base_prefix, "lib"), Path(libpl), *_loader_folders(name)]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    package = f"libpython{PYTHON_TAG}"
+    raise LaunchError(f"Triton's Python backend needs {name} (Debian, Ubuntu: apt-get install {package}).")
+
+
+class Triton:
+    """A server started by `start`; `stop` ends it with its stub processes and shared-memory regions."""
+
+    def __init__(self, child: processes.Child, http_port: int, region_prefix: str) -> None:
+        self.child = child
+        self.http_port = http_port
+        self._region_prefix = region_prefix
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/v2/health/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def wait_until_ready(self, timeout_s: float, progress: Callable[[str], None]) -> None:
+        started = time.monotonic()
+        told = started
+        while not self.is_ready():
+            now = time.monotonic()
+            if self.child.exit_code is not None:
+                raise LaunchError(
+                    f"Triton did not start: {reason_in(self.child.log_lines())} (the whole log: {self.child.log})."
+                )
+            if now - started > timeout_s:
+                raise LaunchError(f"Triton was not ready within {timeout_s:.0f} s; its log is {self.child.log}.")
+            if now - told >= 10:
+                progress("still loading the models")
+                told = now
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.child.stop(STOP_PATIENCE_S)
+        remove_regions(self._region_prefix)
+
+
+def start(
+    installation: Installation,
+    repository: Path,
+    run: Path,
+    http_port: int,
+    metrics_port: int,
+    grpc_port: int | None = None,
+    extra_arguments: Sequence[str] = (),
+) -> Triton:
+    """Starts the server and returns at once; its log is `run`/triton.log."""
+    prefix = _fresh_region_prefix(run / "triton.regions")
+    grpc = ["--allow-grpc=false"] if grpc_port is None else ["--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"]
+    command = [
+        str(installation.server),
+        f"--model-repository={_shell_safe(repository, run)}",
+        f"--backend-directory={_shell_safe(installation.backends, run)}",
+        "--disable-auto-complete-config",  # the configurations are complete; asking would start every model twice
+        "--http-address=127.0.0.1",
+        f"--http-port={http_port}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={metrics_port}",
+        *grpc,
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        *extra_arguments,
+    ]
+    environment = processes.child_environment(installation.environment)
+    return Triton(processes.start("Triton", command, environment, run / "triton.log", run), http_port, prefix)
+
+
+def _shell_safe(path: Path, run: Path) -> str:
+    """`path` as seen from `run`, where the server works: the backend starts its stubs through a shell, unquoted."""
+    return str(path.relative_to(run) if path.is_relative_to(run) else path)
+
+
+_FAILED_MODEL = re.compile(r"^\|\s*(\S+)\s*\|\s*\S+\s*\|\s*UNAVAILABLE:?\s*(?:Internal:\s*)?(.*?)\s*\|\s*$")
+_LOG_HEAD = re.compile(r"^[EWF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\] \"?")
+
+
+def reason_in(log: Sequence[str]) -> str:
+    """The line of a Triton log that tells why it ended: a model's failure, else the last error, else the last line."""
+    failures = [f"model {found[1]}: {_first_line(found[2])}" for line in log if (found := _FAILED_MODEL.match(line))]
+    if failures:
+        return failures[0]
+    errors = [line for line in log if line[:1] in "EF" and _LOG_HEAD.match(line)]
+    other = [line for line in log if line.strip() and line[:1] not in "+|"]
+    last = (errors or other or ["it wrote nothing"])[-1]
+    return _LOG_HEAD.sub("", last).strip().rstrip('".')
+
+
+def remove_regions(prefix: str) -> None:
+    """Removes the shared memory of a server that did not get to tidy up after itself."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _first_line(text: str) -> str:
+    return text.split("\\n")[0].split("  At:")[0].strip().rstrip(".")
+
+
+def _fresh_region_prefix(record: Path) -> str:
+    """A prefix no other server has. It is recorded, so that the next start can tidy up after a crash."""
+    if record.exists():
+        remove_regions(record.read_text(encoding="ascii"))
+    prefix = f"openai_bls_{secrets.token_hex(6)}_"
+    record.write_text(prefix, encoding="ascii")
+    return prefix
+
+
+def _server_in_container() -> Path | None:
+    path = os.pathsep.join([os.environ.get("PATH", ""), str(CONTAINER_ROOT / "bin")])
+    found = shutil.which("tritonserver", path=path)
+    return Path(found) if found and CONTAINER_ROOT.is_dir() else None
+
+
+def _server_in_wheel() -> Path:
+    package = importlib.util.find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise LaunchError("No Triton server found: install nvidia-pytriton or name one with --tritonserver.")
+    return Path(package.origin).parent / "tritonserver" / "bin" / "tritonserver"
+
+
+def _linked_backends(root: Path, links: Path) -> Path:
+    stub = root / "python_backend_stubs" / PYTHON_TAG / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise LaunchError(f"This Triton has no Python backend for Python {PYTHON_TAG}: use Python 3.10, 3.11 or 3.12.")
+    backend = root / "backends" / "python"
+    shutil.rmtree(links, ignore_errors=True)
+    (links / "python").mkdir(parents=True)
+    for file in (backend / "libtriton_python.so", backend / "triton_python_backend_utils.py", stub):
+        (links / "python" / file.name).symlink_to(file)
+    return links
+
+
+def _wheel_environment() -> dict[str, str]:
+    library = libpython()
+    return {
+        **_virtual_environment(),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")])),
+    }
+
+
+def _virtual_environment() -> dict[str, str]:
+    """Leads the backend's stub to our packages.
+
+    The wheel's stub runs an isolated Python that ignores PYTHONPATH, but looks for its home along PATH as every Python
+    does, and so finds pyvenv.cfg. The container's stub takes PYTHONPATH.
+    """
+    path = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, "PYTHONPATH": sysconfig.get_path("purelib")}
+
+
+def _loader_folders(library: str) -> list[Path]:
+    """The folders where the dynamic loader knows `library`."""
+    ldconfig = shutil.which("ldconfig", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if ldconfig is None:
+        return []
+    listing = subprocess.run([ldconfig, "-p"], capture_output=True, text=True, check=False).stdout
+    matching = [line for line in listing.splitlines() if line.split()[:1] == [library]]
+    return [Path(line.split("=>")[-1].strip()).parent for line in matching]

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Checks everything: style, types, tests. With arguments, only pytest with these arguments: ./test.sh tests/core -k stop
+set -euo pipefail
+
+root="$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
+source "$root/launcher/bootstrap.sh"
+bootstrap requirements-test.txt
+cd "$root"
+
+if [[ $# -eq 0 ]]; then
+    "$venv_python" -m ruff check .
+    # Each Triton model has a model.py of its own, so the two are checked one after the other.
+    "$venv_python" -m mypy
+    "$venv_python" -m mypy openai_bls/1/model.py
+    "$venv_python" -m mypy model_repository/tensorrt_llm/1/model.py
+fi
+exec "$venv_python" -m pytest "$@"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+
+from launcher import gateway
+from launcher.errors import LaunchError
+
+MODULE = Path("/m/njs.so")
+
+
+def test_every_value_can_be_rendered() -> None:
+    values = gateway.values_for(gateway.Listen(), MODULE)
+    text = gateway.render("\n".join(f"{name} @{name}@;" for name in values), values)
+    assert "@" not in text
+    assert 'MODULES load_module "/m/njs.so";' in text
+
+
+def test_unknown_placeholders_are_all_named() -> None:
+    with pytest.raises(LaunchError, match="unknown placeholders: A, B"):
+        gateway.render("x @B@ @PORT@ @A@", {"PORT": "1"})
+
+
+def test_comments_may_talk_about_placeholders() -> None:
+    assert gateway.render("# @NAMES@ and @PORT@\nlisten @PORT@;", {"PORT": "1"}) == "# @NAMES@ and @PORT@\nlisten 1;"
+
+
+@pytest.mark.parametrize("text", ["user@example.org", "@named_location", "a @lower@ b"])
+def test_other_at_signs_stay(text: str) -> None:
+    assert gateway.render(text, {}) == text
+
+
+def test_an_ipv6_host_is_bracketed() -> None:
+    assert gateway.values_for(gateway.Listen(host="::1"), MODULE)["HOST"] == "[::1]"
+
+
+def test_keys_are_written_as_hashes_only() -> None:
+    text = gateway.keys_map(["first-secret", "second-secret"])
+    assert "secret" not in text
+    assert text.splitlines() == [
+        f'"~^{hashlib.sha256(key).hexdigest()}$" default_key_{number};'
+        for number, key in ((1, b"first-secret"), (2, b"second-secret"))
+    ]
+
+
+def test_without_keys_everybody_has_a_name() -> None:
+    assert gateway.keys_map([]) == '"~." everybody;\n'
+
+
+@pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7")])
+def test_an_address_to_reach_a_server_on_this_machine(host: str, address: str) -> None:
+    assert gateway.reachable(host) == address
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (["2026/01/01 10:00:00 [emerg] 12#12: bind() failed.", "later"], "bind() failed"),
+        (["nginx: [emerg] unknown directive"], "unknown directive"),
+        (["2026/01/01 10:00:00 [warn] 1#1: hm", "2026/01/01 10:00:00 [emerg] 1#1: that"], "that"),
+        ([], "no message"),
+    ],
+)
+def test_the_reason_in_a_log(log: list[str], reason: str) -> None:
+    assert gateway.reason_in(log) == reason
+
+
+def start(source: Path, run: Path) -> gateway.Gateway:
+    return gateway.start(gateway.Nginx(Path("/bin/false"), MODULE), source, run, gateway.Listen(api_keys=["secret"]))
+
+
+def test_keys_are_private_and_a_refused_configuration_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / gateway.TEMPLATE).write_text("listen @HOST@:@PORT@; include @KEYS_FILE@;")
+    with pytest.raises(LaunchError, match="nginx refuses its configuration: no message."):
+        start(tmp_path, tmp_path / "run")
+    keys = tmp_path / "run" / "keys.conf"
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
+    assert (tmp_path / "run" / "nginx.conf").read_text() == "listen 127.0.0.1:9000; include keys.conf;"
+
+
+def test_a_missing_template(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="template .* is missing"):
+        start(tmp_path, tmp_path / "run")

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from launcher import options
+
+
+def parse(*arguments: str, **environment: str) -> object:
+    return options.parse(arguments, environment)
+
+
+def value(name: str, *arguments: str, **environment: str) -> object:
+    return getattr(parse(*arguments, **environment), name)
+
+
+def test_the_command_line_wins_over_the_environment_over_the_default() -> None:
+    assert value("port") == 9000
+    assert value("port", OPENAI_BLS_PORT="9001") == 9001
+    assert value("port", "--port", "9002", OPENAI_BLS_PORT="9001") == 9002
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--port", "0"], {}, "'0' is not a whole number from 1 to 65535"),
+        (["--port", "70000"], {}, "not a whole number"),
+        (["--port", "x"], {}, "not a whole number"),
+        (["--port", "1e3"], {}, "not a whole number"),
+        ([], {"OPENAI_BLS_PORT": "-1"}, "OPENAI_BLS_PORT"),
+        (["--instances", "0"], {}, "not a whole number"),
+        (["--runner", "cuda"], {}, "'cuda' is not one of numpy, transformers"),
+        (["--sessions", "yes"], {}, "not one of on, off"),
+        (["--max-body", "16 MB"], {}, "not a size"),
+        (["--host", "a b"], {}, "not an address"),
+        (["--set", "a=b"], {}, "not MODEL.PARAMETER=VALUE"),
+        (["--por", "1"], {}, "unrecognized"),
+    ],
+)
+def test_wrong_values_are_refused(
+    arguments: list[str], environment: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        options.parse(arguments, environment)
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_help_names_every_option_its_variable_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options.parse(["--help"], {})
+    text = capsys.readouterr().out
+    for option in options.OPTIONS:
+        assert option.flag in text
+        assert option.variable in text
+        assert option.default is None or f"default {option.default}" in " ".join(text.split())
+
+
+def test_options_become_parameters_and_set_comes_last() -> None:
+    chosen = options.parse(["--runner", "numpy", "--set", "tensorrt_llm.runner=x", "--set", "a.b=c=d"], {})
+    assert options.parameters(chosen) == {"tensorrt_llm": {"runner": "x"}, "a": {"b": "c=d"}}
+
+
+def test_options_that_are_not_given_set_nothing() -> None:
+    assert options.parameters(options.parse([], {})) == {}

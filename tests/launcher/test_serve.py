@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher import options, probe, serve, stack
+from launcher.errors import LaunchError
+
+
+def settings(*arguments: str) -> stack.Settings:
+    return serve.settings_for(options.parse(arguments, {}), lambda step: None)
+
+
+def test_without_a_model_no_parameter_is_set() -> None:
+    assert settings().parameters == {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "m"
+    path.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (path / name).write_text("{}")
+    return path
+
+
+def test_a_model_folder_goes_to_both_models(folder: Path) -> None:
+    assert settings("--model", str(folder)).parameters == {
+        "tensorrt_llm": {"checkpoint": str(folder)},
+        "openai_bls": {"tokenizer_dir": str(folder), "served_model_name": "m"},
+    }
+
+
+def test_the_served_name_can_be_chosen(folder: Path) -> None:
+    assert settings("--model", str(folder), "--served-model-name", "n").parameters["openai_bls"] == {
+        "tokenizer_dir": str(folder),
+        "served_model_name": "n",
+    }
+    assert settings("--served-model-name", "n").parameters == {"openai_bls": {"served_model_name": "n"}}
+
+
+def test_an_engine_without_sessions_needs_a_model(folder: Path) -> None:
+    with pytest.raises(LaunchError, match="--sessions off needs --model"):
+        settings("--sessions", "off")
+    assert not settings("--sessions", "off", "--model", str(folder)).sessions
+
+
+def test_the_transformers_runner_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LaunchError, match="needs torch: .* -m pip install torch"):
+        settings("--runner", "transformers")
+
+
+def test_several_keys() -> None:
+    assert settings("--api-key", "a, b,").api_keys == ["a", "b"]
+
+
+def test_only_the_gateway_leaves_this_machine() -> None:
+    chosen = settings("--host", "0.0.0.0", "--triton-grpc-port", "8001")
+    assert [endpoint.host for endpoint in chosen.endpoints()] == ["0.0.0.0", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
+def test_run_folders_differ_by_port() -> None:
+    assert settings("--port", "1").run_dir != settings("--port", "2").run_dir
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("with_key", [True, False])
+def test_examples_are_valid_shell_and_python(chat: bool, with_key: bool) -> None:
+    name = "it's a \"model\""
+    text = serve.examples("http://127.0.0.1:9000/v1", probe.Working(name, chat), with_key)
+    curl = next(line for line in text.splitlines() if line.startswith("curl"))
+    words = shlex.split(curl)
+    assert words[1] == f"http://127.0.0.1:9000/v1/{'chat/completions' if chat else 'completions'}"
+    assert json.loads(words[-1])["model"] == name
+    assert ("$OPENAI_API_KEY" in curl) == with_key
+    python = text.split("# from Python (pip install openai)\n")[1].split("\nCtrl-C")[0]
+    assert name in [node.value for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Constant)]

@@ -1,0 +1,62 @@
+"""What engines say when they fail → what the client is told. An engine's own words never reach a client.
+
+The C++ engine reports everything as an internal error, so the text is all there is to go by; the patterns are those of
+TensorRT-LLM's executor and Triton backend, of Triton core and of the embedded engine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from postprocessing.events import Event, Status
+from preprocessing.errors import Kind, OpenAIError
+
+
+class Row(NamedTuple):
+    """A pattern in the engine's message and the error it stands for; `{0}`… are the pattern's groups."""
+
+    pattern: str
+    kind: Kind
+    message: str
+
+
+ROWS = (
+    Row(
+        r"Prompt length \((\d+)\) exceeds maximum input length \((\d+)\)",
+        Kind.CONTEXT_LENGTH,
+        "The engine takes prompts of at most {1} tokens, but the request has {0}. Shorten the prompt.",
+    ),
+    Row(
+        r"Maximum queue size of \d+ has been reached|Exceeds maximum queue size",
+        Kind.QUEUE_FULL,
+        "The server has as many requests waiting as it accepts. Try again later.",
+    ),
+    Row(
+        r"is not ready|is not found|unknown model|unloaded|shutting down|failed to load",
+        Kind.UNAVAILABLE,
+        "The engine is not ready. Try again later.",
+    ),
+    Row(
+        r"GuidedDecoder is not setup",
+        Kind.INVALID,
+        "The engine is not configured for guided decoding.",
+    ),
+)
+UNKNOWN = "The engine failed to generate an answer."
+CANCELLED = "The engine cancelled the request."
+
+
+def translate(event: Event) -> OpenAIError:
+    """The client's error for a last event that is no regular end of a sequence."""
+    if event.status is Status.CANCELLED:
+        return OpenAIError(Kind.UNAVAILABLE, CANCELLED)
+    return from_message(event.error)
+
+
+def from_message(message: str) -> OpenAIError:
+    """The client's error for an engine's message."""
+    for row in ROWS:
+        if found := re.search(row.pattern, message):
+            return OpenAIError(row.kind, row.message.format(*found.groups()))
+    return OpenAIError(Kind.INTERNAL, UNKNOWN)

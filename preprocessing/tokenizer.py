@@ -1,0 +1,98 @@
+"""A model's own tokenizer and chat template, as `AutoTokenizer` reads them from its folder (torch is not needed).
+
+In: text or messages. Out: token ids. It knows nothing of requests and limits. `load` is the only function here that reads
+files; the shell calls it once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import tokenizers
+
+from preprocessing.errors import invalid
+
+
+class Tokenizer:
+    """Text ↔ token ids of one model.
+
+    Args:
+        pretrained: a `transformers` fast tokenizer.
+        end_ids: the ids that end an answer, the foremost first.
+    """
+
+    def __init__(self, pretrained: Any, end_ids: Sequence[int]) -> None:
+        self._pretrained = pretrained
+        self.end_ids = tuple(end_ids)
+        self.backend: tokenizers.Tokenizer = pretrained.backend_tokenizer
+        self.vocab_size = self.backend.get_vocab_size(with_added_tokens=True)
+        self.bos_id: int | None = pretrained.bos_token_id
+        self.has_chat_template = pretrained.chat_template is not None
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text; the first ones may be special (BOS) if asked for."""
+        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt that the model's chat template makes of a conversation, open for the assistant's answer.
+
+        The template comes from the model's folder only and runs in Jinja's immutable sandbox (inside transformers).
+
+        Raises:
+            OpenAIError: 400 if there is no template or if it does not take these messages.
+        """
+        if not self.has_chat_template:
+            raise invalid("This model has no chat template; use /v1/completions.", "messages")
+        try:
+            return str(
+                self._pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            )
+        except jinja2.TemplateError as error:
+            raise invalid(f"The model's chat template refuses these messages: {error.message}", "messages") from None
+        except (TypeError, ValueError, KeyError):
+            raise invalid("The model's chat template cannot render these messages.", "messages") from None
+
+
+def load(folder: Path) -> Tokenizer:
+    """Reads tokenizer, chat template and end-of-sequence ids from a model folder.
+
+    Raises:
+        ValueError: the folder holds no tokenizer that transformers can load as a fast one.
+    """
+    from transformers import AutoTokenizer  # takes most of a second: only when a model is really loaded
+
+    try:
+        pretrained = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
+    if not getattr(pretrained, "is_fast", False):
+        raise ValueError(f"the tokenizer in {folder} has no fast (tokenizer.json) form")
+    return Tokenizer(pretrained, end_ids(folder, pretrained.eos_token_id))
+
+
+def end_ids(folder: Path, eos_token_id: int | None) -> tuple[int, ...]:
+    """The ids that end an answer: those of generation_config.json (it may list several), then the tokenizer's own."""
+    listed = read_json(folder / "generation_config.json").get("eos_token_id", [])
+    ids = [listed] if isinstance(listed, int) else list(listed or [])
+    if eos_token_id is not None and eos_token_id not in ids:
+        ids.insert(0, eos_token_id)
+    return tuple(ids)
+
+
+def max_positions(folder: Path) -> int | None:
+    """The context length that the model's config.json states, if it does."""
+    config = read_json(folder / "config.json")
+    value = config.get("text_config", config).get("max_position_embeddings")
+    return value if isinstance(value, int) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,217 @@
+"""The real nginx before an upstream that cuts its answers anywhere: wrapping, unwrapping, statuses, routes, keys."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.gateway.upstream import Upstream, event
+
+CHAT = "/v1/chat/completions"
+TIMEOUT = 10
+
+
+def post(url: str, body: bytes = b"{}", **options: object) -> requests.Response:
+    return requests.post(url + CHAT, data=body, timeout=TIMEOUT, **options)  # type: ignore[arg-type]
+
+
+def test_a_body_travels_as_one_string(url: str, upstream: Upstream) -> None:
+    upstream.events('{"ok":1}')
+    body = '{"a": "é 🎉 \\n \\u0000 \\" \\\\", "b": [[{}]]}'.encode()
+    assert post(url, body, headers={"X-Request-ID": "abc-1"}).json() == {"ok": 1}
+    assert upstream.received[0][0] == "POST /v2/models/openai_bls/generate_stream HTTP/1.1"
+    assert upstream.body == {"id": "abc-1", "endpoint": "chat/completions", "request": body.decode()}
+
+
+def test_nothing_of_the_clients_headers_reaches_triton(url: str, upstream: Upstream) -> None:
+    upstream.events("{}")
+    post(url, headers={"Cookie": "a=b", "X-Evil": "1", "Authorization": "Bearer secret", "Content-Encoding": "gzip"})
+    assert set(upstream.received[0][1]) <= {"host", "content-type", "content-length"}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, 64])
+def test_events_are_unwrapped_however_they_are_cut(url: str, upstream: Upstream, cut: int) -> None:
+    upstream.events('data: {"n":1}\n\n', "", 'data: {"text":"\\u00e9"}\n\n', "data: [DONE]\n\n")
+    wire = b"".join(upstream.pieces)
+    upstream.pieces = [wire[at : at + cut] for at in range(0, len(wire), cut)]
+    answer = post(url, b'{"stream": true}')
+    assert answer.content == b'data: {"n":1}\n\ndata: {"text":"\\u00e9"}\n\ndata: [DONE]\n\n'
+
+
+def test_a_long_answer_is_whole(url: str, upstream: Upstream) -> None:
+    upstream.events(json.dumps({"text": "x" * 300_000}))
+    assert post(url).json() == {"text": "x" * 300_000}
+
+
+STREAMS = [
+    (b'{"stream": true}', True),
+    (b'{"stream" :\n true, "a": 1}', True),
+    (b'{"stream": false}', False),
+    (b"{}", False),
+    (b'{"stream": true, "stream": false}', False),
+    (b'{"stream": false, "stream": true}', True),
+    (b'{"metadata": {"stream": true}}', False),
+    (b'{"metadata": {"stream": false}, "stream": true}', True),
+    (b'{"messages": [{"content": "\\"stream\\": true"}]}', False),
+]
+
+
+@pytest.mark.parametrize(("body", "streams"), STREAMS)
+def test_the_content_type_is_what_the_client_expects(url: str, upstream: Upstream, body: bytes, streams: bool) -> None:
+    upstream.events("{}")
+    answer = post(url, body)
+    assert answer.headers["Content-Type"] == ("text/event-stream; charset=utf-8" if streams else "application/json")
+    assert answer.headers["Cache-Control"] == "no-cache"
+
+
+OWN = '{"error":{"message":"m","type":"t","param":"p","code":"c"}}'
+STATUSES = [("400 Bad Request", 400), ("404 Not Found", 404), ("503 Unavailable", 503), ("500 Internal", 500)]
+
+
+@pytest.mark.parametrize(("line", "status"), STATUSES)
+def test_the_models_errors_pass_with_their_status(url: str, upstream: Upstream, line: str, status: int) -> None:
+    upstream.status = line
+    upstream.pieces = [json.dumps({"error": OWN}).encode()]
+    answer = post(url, b'{"stream": true}')
+    assert (answer.status_code, answer.text) == (status, OWN)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_a_full_queue_is_429(url: str, upstream: Upstream) -> None:
+    """Triton has no code for it; the model says 501."""
+    upstream.status, upstream.pieces = "501 Not Implemented", [json.dumps({"error": OWN}).encode()]
+    answer = post(url)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+    assert 0 < int(answer.headers["Retry-After"]) <= 120
+
+
+@pytest.mark.parametrize("line", ["400 Bad Request", "500 Internal", "503 Unavailable", "404 Not Found"])
+@pytest.mark.parametrize("body", [b'{"error":"/dev/shm/region_1 at /opt/x.cc:5"}', b"<html>secret</html>", b""])
+def test_tritons_own_errors_do_not_reach_the_client(url: str, upstream: Upstream, line: str, body: bytes) -> None:
+    upstream.status, upstream.pieces = line, [body]
+    answer = post(url)
+    assert answer.status_code == int(line[:3])
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert "shm" not in answer.text and "secret" not in answer.text
+
+
+def test_a_late_error_of_triton_is_an_event_without_its_words(url: str, upstream: Upstream) -> None:
+    upstream.pieces = [event('data: {"n":1}\n\n'), b'data: {"error":"shm region_7 lost"}\n\n']
+    answer = post(url, b'{"stream": true}').text
+    first, last = answer.strip().split("\n\n")
+    assert first == 'data: {"n":1}'
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
+
+
+def test_a_whole_answer_that_fails_after_its_status_is_cut_off(url: str, upstream: Upstream) -> None:
+    upstream.events("", OWN)
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
+        post(url)
+    upstream.events('{"ok":1}')
+    assert post(url).json() == {"ok": 1}
+
+
+def test_triton_out_of_reach_is_503(url: str, upstream: Upstream) -> None:
+    upstream.close()
+    answer = post(url)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
+    assert answer.headers["Retry-After"]
+
+
+ROUTES = [
+    ("GET", CHAT, 405),
+    ("PUT", "/v1/completions", 405),
+    ("POST", "/v1/models", 405),
+    ("GET", "/", 404),
+    ("GET", "/v1", 404),
+    ("POST", "/v1/chat/completions/", 404),
+    ("GET", "/v2/health/ready", 404),
+    ("POST", "/v2/repository/index", 404),
+    ("POST", "/v2/models/openai_bls/generate", 404),
+    ("GET", "/v2/systemsharedmemory/status", 404),
+    ("GET", "/v1/../v2/health/ready", 404),
+    ("GET", "/v1/%2e%2e/v2/health/ready", 404),
+    ("GET", "/internal/error", 404),
+    ("GET", "/metrics", 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ROUTES)
+def test_only_listed_routes_exist(url: str, upstream: Upstream, method: str, path: str, status: int) -> None:
+    request = requests.Request(method, url).prepare()
+    request.url = url + path
+    with requests.Session() as session:
+        answer = session.send(request, timeout=TIMEOUT)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert upstream.received == []
+
+
+def test_models(url: str, upstream: Upstream) -> None:
+    upstream.events('{"object":"list"}')
+    assert requests.get(url + "/v1/models", timeout=TIMEOUT).json() == {"object": "list"}
+    assert upstream.body["endpoint"] == "models"
+    requests.get(url + "/v1/models/org/name-1.0", timeout=TIMEOUT)
+    assert upstream.body["endpoint"] == "models/org/name-1.0"
+
+
+def test_request_ids(url: str, upstream: Upstream) -> None:
+    upstream.events("{}")
+    assert post(url, headers={"X-Request-ID": "a.b-c_1"}).headers["X-Request-ID"] == "a.b-c_1"
+    made = post(url, headers={"X-Request-ID": 'evil"id'}).headers["X-Request-ID"]
+    assert len(made) == 32 and upstream.body["id"] == made
+
+
+def test_keys(start: Callable[..., str], upstream: Upstream, tmp_path: Path) -> None:
+    url = start(api_keys=["first-key", "second-key"])
+    upstream.events("{}")
+    for bad in ({}, {"Authorization": "Bearer first-ke"}, {"Authorization": "Basic first-key"}, {"x-api-key": "nope"}):
+        answer = post(url, headers=bad)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    for good in ({"Authorization": "Bearer first-key"}, {"authorization": "bearer second-key"}, {"x-api-key": "second-key"}):
+        assert post(url, headers=good).status_code == 200
+    assert len(upstream.received) == 3
+    assert all("first-key" not in file.read_text() for file in (tmp_path / "gateway").glob("*.*"))
+
+
+def raw(url: str, request: bytes) -> bytes:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
+        connection.sendall(request)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
+
+
+BROKEN = [
+    (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", 400),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\nConnection: close\r\n\r\n", 413),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+    (b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"NONSENSE\r\n\r\n", 400),
+    (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 414),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000 + b"\r\nConnection: close\r\n\r\n", 431),
+]
+
+
+@pytest.mark.parametrize(("request_", "status"), BROKEN)
+def test_broken_http_is_answered_in_openais_shape(url: str, request_: bytes, status: int) -> None:
+    head, _, body = raw(url, request_).partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert b"application/json" in head
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_body_that_is_not_utf8_is_passed_as_one_that_is_no_json(url: str, upstream: Upstream) -> None:
+    upstream.events("{}")
+    post(url, b'{"a": "\xff\xfe"}')
+    with pytest.raises(ValueError):
+        json.loads(upstream.body["request"])

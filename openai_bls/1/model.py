@@ -1,0 +1,25 @@
+"""The Triton shell of openai_bls: hands requests to the server, and that is all."""
+
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from call import Call
+from server import Server
+from settings import Settings
+
+
+class TritonPythonModel:
+    """Triton's Python backend calls these three (github.com/triton-inference-server/python_backend)."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        try:
+            self._server = Server(Settings.read(args))
+        except ValueError as error:
+            raise pb_utils.TritonModelException(f"openai_bls: {error}") from None
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            self._server.accept(Call(request))
+
+    def finalize(self) -> None:
+        self._server.close()

@@ -1,0 +1,74 @@
+"""Refusals, kept for a moment so that the gateway can ask for them.
+
+Triton's generate_stream fixes the HTTP status by the first response, and Triton 2.51 knows one status for all errors: 400.
+nginx passes a status on before it sees the body. So the gateway, on any 400, asks back with the ticket it gave the request
+("endpoint": "refusal"), and the true status and error object come from here. The question may reach another instance of the
+model, that is another process: the memory is a file that all instances of one server map.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import tempfile
+import zlib
+from pathlib import Path
+
+import orjson
+
+SLOTS = 1024  # refusals in flight between the two requests of a gateway; the oldest give way
+SLOT_BYTES = 2048
+
+
+class Refusals:
+    """A fixed table of slots by ticket.
+
+    Args:
+        path: the file; made if need be.
+
+    Raises:
+        OSError: the path belongs to somebody else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
+                raise OSError(f"{path} is not ours")
+            os.ftruncate(descriptor, SLOTS * SLOT_BYTES)
+            self._table = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def of_this_server(cls) -> Refusals:
+        """The table that all instances under one tritonserver share: it is their parent process."""
+        return cls(Path(tempfile.gettempdir()) / f"openai_bls.{os.getppid()}.refusals")
+
+    def put(self, ticket: str, status: int, body: bytes) -> None:
+        """Keeps an error object until it is taken or its slot is needed."""
+        record = orjson.dumps({"ticket": ticket, "status": status, "body": body.decode()})
+        if ticket and len(record) < SLOT_BYTES:
+            start = slot(ticket)
+            self._table[start : start + SLOT_BYTES] = record.ljust(SLOT_BYTES, b"\0")
+
+    def take(self, ticket: str) -> bytes | None:
+        """The kept `{"ticket", "status", "body"}` as JSON, `body` being the error object as a string; None if there is none."""
+        start = slot(ticket)
+        record = self._table[start : start + SLOT_BYTES].rstrip(b"\0")
+        if not ticket or not record or orjson.loads(record)["ticket"] != ticket:
+            return None
+        self._table[start : start + SLOT_BYTES] = bytes(SLOT_BYTES)
+        return record
+
+    def close(self) -> None:
+        self._table.close()
+        self._path.unlink(missing_ok=True)
+
+
+def slot(ticket: str) -> int:
+    """Where a ticket's record begins."""
+    return zlib.crc32(ticket.encode()) % SLOTS * SLOT_BYTES

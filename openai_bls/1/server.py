@@ -1,0 +1,164 @@
+"""What happens to a call: understood by preprocessing, run by a transport, answered by postprocessing.
+
+Which transport, which tokenizer and how long a context there is, is found out from the engine with the first call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from call import INTERNAL_ERROR, Call
+from preprocessing import listing, tokenizer
+from preprocessing.errors import Kind, OpenAIError
+from preprocessing.generation import Generation, Model, prepare
+from preprocessing.tensors import tensors
+from refusals import Refusals
+from settings import Settings
+from transports import Transport
+from transports.bls import Engine, EngineError
+from transports.session import SessionTransport, hello
+from transports.single import SingleTransport
+
+from postprocessing import engine_errors, shapes
+from postprocessing.answer import Answer
+from postprocessing.shapes import Identity
+
+# Threads that prepare and submit requests side by side; tokenizing runs outside Python's lock.
+SUBMITTERS = 4
+GENERATING = ("chat/completions", "completions")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model and the way to its engine, once both are known."""
+
+    model: Model
+    transport: Transport
+    fingerprint: str
+
+
+class Server:
+    """Takes calls for as long as the Triton model lives.
+
+    Raises:
+        ValueError: the settings cannot work (the model then does not load).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = Engine(settings.engine)
+        self._created = int(time.time())
+        self._served: Served | None = None
+        self._connecting = threading.Lock()
+        self._refusals = Refusals.of_this_server()
+        self._pool = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
+        # A tokenizer that is named is loaded now, so that a wrong one shows when the model loads.
+        folder = settings.tokenizer_dir
+        self._tokenizer = tokenizer.load(folder) if folder else None
+
+    def accept(self, call: Call) -> None:
+        """Serves a call: at once and to its end if the transport takes one at a time, else on another thread."""
+        if call.endpoint == "refusal":
+            call.reply(self._refusals.take(call.raw.decode(errors="replace")) or b"{}")
+            return
+        served = self._connected(call)
+        if served is None:
+            return
+        if served.transport.concurrent:
+            self._pool.submit(self._serve, call, served)
+        else:
+            self._serve(call, served)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+        if self._served is not None:
+            self._served.transport.close()
+        self._refusals.close()
+
+    def _connected(self, call: Call) -> Served | None:
+        if self._served is None:
+            self._guard(call, self._connect)
+        return self._served
+
+    def _guard(self, call: Call, action: Callable[[], None]) -> None:
+        """Runs an action; whatever fails becomes the call's error, and no more is said of it than a client may know."""
+        try:
+            action()
+        except OpenAIError as error:
+            self._refuse(call, error)
+        except EngineError as error:
+            pb_utils.Logger.log_warn(f"request {call.id}: refused by the engine: {error}")
+            self._refuse(call, engine_errors.from_message(str(error)))
+        except Exception as error:
+            pb_utils.Logger.log_error(f"request {call.id}: {error!r}")
+            self._refuse(call, INTERNAL_ERROR)
+
+    def _refuse(self, call: Call, error: OpenAIError) -> None:
+        self._refusals.put(call.ticket, error.status, error.body())
+        call.refuse(error)
+
+    def _connect(self) -> None:
+        with self._connecting:
+            if self._served is not None:
+                return
+            about = hello(self._engine)
+            model = self._model(about or {})
+            transport: Transport = SingleTransport(self._engine) if about is None else SessionTransport(self._engine)
+            self._served = Served(model, transport, fingerprint(model))
+            pb_utils.Logger.log_info(
+                f"openai_bls: serving '{model.name}' from '{self._settings.engine}', "
+                f"{'one request per instance' if about is None else 'sessions'}, context {model.max_model_len} tokens"
+            )
+
+    def _model(self, about: dict[str, Any]) -> Model:
+        """What is configured, else what the engine says, else what the model's folder says."""
+        folder = self._settings.tokenizer_dir or Path(about.get("checkpoint") or "")
+        if self._tokenizer is None and not about.get("checkpoint"):
+            pb_utils.Logger.log_error("openai_bls: set the parameter tokenizer_dir: the engine does not say where it is")
+            raise OpenAIError(Kind.UNAVAILABLE, "The server has no tokenizer configured.")
+        max_model_len = (
+            self._settings.max_model_len or about.get("max_seq_len") or tokenizer.max_positions(folder)
+        )
+        if max_model_len is None:
+            pb_utils.Logger.log_error("openai_bls: set the parameter max_model_len: neither engine nor config.json says it")
+            raise OpenAIError(Kind.UNAVAILABLE, "The server has no context length configured.")
+        loaded = self._tokenizer or tokenizer.load(folder)
+        return Model(self._settings.served_model_name or folder.name, loaded, max_model_len, self._created)
+
+    def _serve(self, call: Call, served: Served) -> None:
+        self._guard(call, lambda: self._route(call, served))
+
+    def _route(self, call: Call, served: Served) -> None:
+        endpoint, _, name = call.endpoint.partition("/") if call.endpoint.startswith("models") else (call.endpoint, "", "")
+        if endpoint in GENERATING:
+            self._generate(call, served)
+        elif endpoint == "models":
+            call.reply(listing.single(served.model, name) if name else listing.listing(served.model))
+        else:
+            raise OpenAIError(Kind.NOT_FOUND, "There is no such endpoint.")
+
+    def _generate(self, call: Call, served: Served) -> None:
+        generation = prepare(call.endpoint, call.raw, served.model, seed=secrets.randbits(63))
+        call.answer = Answer(generation, served.model.tokenizer, identity(generation, served.fingerprint))
+        served.transport.submit(tensors(generation), generation.max_tokens, call)
+
+
+def identity(generation: Generation, fingerprint: str) -> Identity:
+    shape = shapes.CHAT if generation.chat else shapes.COMPLETION
+    return Identity(shape.id_prefix + uuid.uuid4().hex, int(time.time()), generation.model, fingerprint)
+
+
+def fingerprint(model: Model) -> str:
+    """Names what answers depend on besides the request."""
+    told = f"{model.name} {model.max_model_len} {model.tokenizer.vocab_size}"
+    return "fp_" + hashlib.sha256(told.encode()).hexdigest()[:10]

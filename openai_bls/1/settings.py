@@ -1,0 +1,55 @@
+"""The parameters of config.pbtxt, checked when the model loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator can set; None means "find out" (config.pbtxt says where from)."""
+
+    engine: str
+    tokenizer_dir: Path | None
+    served_model_name: str | None
+    max_model_len: int | None
+
+    @classmethod
+    def read(cls, args: Mapping[str, str]) -> Settings:
+        """From what Triton gives a model when it loads: its configuration as JSON, its name and its folder.
+
+        Raises:
+            ValueError: a parameter has an impossible value.
+        """
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        values = {name: entry["string_value"].strip() for name, entry in parameters.items()}
+        # A template's placeholder that nobody filled is as good as nothing.
+        values = {name: value for name, value in values.items() if value and not value.startswith("${")}
+        named = values.get("tokenizer_dir")
+        own = Path(args["model_repository"]) / OWN_TOKENIZER
+        return cls(
+            engine=values.get("engine", "tensorrt_llm"),
+            tokenizer_dir=existing(named) if named else own if own.is_dir() else None,
+            served_model_name=values.get("served_model_name", args["model_name"] if own.is_dir() and not named else None),
+            max_model_len=positive("max_model_len", values.get("max_model_len")),
+        )
+
+
+def existing(folder: str) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"parameter tokenizer_dir: there is no folder {folder}")
+    return path
+
+
+def positive(name: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError(f"parameter {name}: wanted a positive whole number, found '{value}'")
+    return int(value)

@@ -1,0 +1,69 @@
+"""BLS calls to the engine, with what it takes to make them safely.
+
+Two rules (docs/decisions.md, "Decoupled BLS"): keep a reference to the last few hundred response iterators, because Triton
+destroys finished ones on a thread of its own; and never let two Python threads wait in iterators, unless each call is
+answered by exactly one response.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from transports import Inputs
+
+KEPT_ITERATORS = 512
+
+
+class EngineError(Exception):
+    """The engine, or Triton on its behalf, answered with an error; the text is its own."""
+
+
+class Engine:
+    """The engine's Triton model.
+
+    Args:
+        model: its name in the model repository.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._kept: deque[Any] = deque(maxlen=KEPT_ITERATORS)
+
+    def stream(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Iterator[Any]:
+        """The engine's responses, each holding output tensors.
+
+        Raises:
+            EngineError: a response was an error.
+        """
+        request = pb_utils.InferenceRequest(
+            model_name=self._model,
+            request_id=request_id,
+            requested_output_names=list(outputs),
+            inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+        )
+        responses = request.exec(decoupled=True)
+        self._kept.append(responses)
+        for response in responses:
+            if response.has_error():
+                raise EngineError(response.error().message())
+            yield response
+
+    def ask(self, inputs: Inputs, outputs: Sequence[str]) -> Any:
+        """The one response to a call that has exactly one."""
+        answer = None
+        for response in self.stream(inputs, outputs):
+            answer = response
+        if answer is None:
+            raise EngineError("the engine did not answer")
+        return answer
+
+
+def output(response: Any, name: str) -> Any:
+    """An output tensor as a flat numpy array; None if the response does not have it."""
+    tensor = pb_utils.get_output_tensor_by_name(response, name)
+    return None if tensor is None else tensor.as_numpy().reshape(-1)

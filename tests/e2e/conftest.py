@@ -1,0 +1,128 @@
+"""Real servers for the tests: Triton and nginx, on free ports, one for each form of the engine transport."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from engine import tiny_checkpoint
+from launcher.stack import Settings, Stack
+
+# Milliseconds per step: slow enough that an answer of a thousand tokens is still running when a test looks.
+PACE = "5"
+SINGLE_INSTANCES = 4
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A running server and what tests ask of it."""
+
+    stack: Stack
+    form: str
+    model: str
+
+    @property
+    def url(self) -> str:
+        return self.stack.url
+
+    @property
+    def chat_url(self) -> str:
+        return self.url + "/v1/chat/completions"
+
+    @property
+    def completions_url(self) -> str:
+        return self.url + "/v1/completions"
+
+    def post(self, path: str, body: Any) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=60)
+
+    def complete(self, prompt: str, **options: Any) -> Any:
+        answer = self.post("/v1/completions", {"model": self.model, "prompt": prompt} | options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def active(self) -> int:
+        """Requests that the engine has, running or waiting."""
+        metrics = requests.get(self.stack.metrics_url, timeout=10).text
+        found = re.search(r'nv_trt_llm_request_metrics\{[^}]*request_type="active"[^}]*\} (\S+)', metrics)
+        assert found is not None
+        return int(float(found[1]))
+
+    def processes(self) -> set[int]:
+        """Triton, its stubs and nginx."""
+        return {pid for child in self.stack.children for pid in family(child.pid)}
+
+
+def family(pid: int) -> set[int]:
+    """A process and its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {pid}.union(*(family(int(child)) for child in children))
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Waits until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """The small random checkpoint, which the embedded engine uses by default."""
+    return tiny_checkpoint.ensure()
+
+
+def started(run: Path, form: str, checkpoint: Path) -> Stack:
+    parameters = {"tensorrt_llm": {"step_interval_ms": PACE}}
+    if form == "single":
+        # An engine that does not know sessions cannot say where its tokenizer is.
+        parameters["openai_bls"] = {"tokenizer_dir": str(checkpoint)}
+    return Stack(
+        Settings(
+            run_dir=run,
+            port=free_port(),
+            triton_http_port=free_port(),
+            triton_metrics_port=free_port(),
+            sessions=form == "session",
+            instances=1 if form == "session" else SINGLE_INSTANCES,
+            parameters=parameters,
+        )
+    )
+
+
+def serve(form: str, run: Path, checkpoint: Path) -> Iterator[Server]:
+    with started(run, form, checkpoint) as stack:
+        listed = requests.get(stack.url + "/v1/models", timeout=60).json()
+        yield Server(stack, form, listed["data"][0]["id"])
+
+
+@pytest.fixture(scope="session")
+def session_server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Server]:
+    yield from serve("session", tmp_path_factory.mktemp("session"), checkpoint)
+
+
+@pytest.fixture(scope="session")
+def single_server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Server]:
+    yield from serve("single", tmp_path_factory.mktemp("single"), checkpoint)
+
+
+@pytest.fixture(params=["session", "single"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each test with this fixture runs over both forms."""
+    found: Server = request.getfixturevalue(f"{request.param}_server")
+    return found

@@ -1,1 +1,1 @@
-"""Token ids → text → stop strings → OpenAI chunks. Values in, values out: no IO, clock or chance."""
+"""Token ids → text → stop strings → OpenAI chunks. No IO, no clock, no chance."""

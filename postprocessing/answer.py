@@ -1,19 +1,19 @@
 """One answer, from the engine's events to the bytes for the client: text, stop strings, finish reason, usage, shape.
 
-`open()` when the engine has taken the request, then `push(event)` until `done`; each returns what to send, perhaps nothing.
-Streamed and whole answers go the same way and differ in the last step only.
+`open()` when the engine has taken the request, then `push(event)` until `done`; each returns what to send, perhaps
+nothing. Streamed and whole answers go the same way and differ in the last step only.
 """
 
 from __future__ import annotations
 
-from preprocessing.errors import OpenAIError
-from preprocessing.generation import Generation
-from preprocessing.tokenizer import Tokenizer
 from postprocessing import engine_errors, shapes
 from postprocessing.detokenizer import Detokenizer
 from postprocessing.events import Event, Status
 from postprocessing.shapes import Chunks, Identity, Usage
 from postprocessing.stop import StopStrings
+from preprocessing.errors import OpenAIError
+from preprocessing.generation import Generation
+from preprocessing.tokenizer import Tokenizer
 
 FINISH_REASONS = {Status.END_ID: "stop", Status.STOP_WORDS: "stop", Status.LENGTH: "length"}
 

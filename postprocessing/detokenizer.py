@@ -1,8 +1,8 @@
 """Token ids → text, a token at a time, at a constant cost per token.
 
 Pieces are whole characters: while the last token ends in the middle of one, nothing comes out. The joined pieces equal
-what decoding all ids at once gives, as long as the ids are valid UTF-8. Where they are not, U+FFFD stands for the invalid
-bytes and everything around them is kept; decoding all at once may blot out a few valid neighbours as well.
+what decoding all ids at once gives, as long as the ids are valid UTF-8. Where they are not, U+FFFD stands for the
+invalid bytes and everything around them is kept; decoding all at once may blot out a few valid neighbours as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tokenizers.decoders import DecodeStream
 
 # The ids before the answer decide whether its first word keeps its leading space; a few are enough.
 PROMPT_TAIL = 6
-# A character has at most 4 bytes, so at most 4 byte tokens; a longer silence is invalid UTF-8 that no later token completes.
+# A character has at most 4 bytes, so at most 4 byte tokens; a longer silence is invalid UTF-8 that no later token
+# completes.
 MAX_PENDING = 8
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # how vocabularies with byte fallback name their bytes
 REPLACEMENT = "\ufffd"

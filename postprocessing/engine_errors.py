@@ -37,6 +37,7 @@ ROWS = (
         Kind.UNAVAILABLE,
         "The engine is not ready. Try again later.",
     ),
+    Row(r"unknown session", Kind.UNAVAILABLE, "The engine has lost the request. Try again."),
     Row(
         r"GuidedDecoder is not setup",
         Kind.INVALID,

@@ -1,7 +1,8 @@
 """Answers and chunks as OpenAI shapes them: bytes ready for the wire.
 
-Chunks are rendered once per answer but for their text: a chunk costs one JSON string escape and a join. Two shapes, chat and
-text completion, share everything else. Source: platform.openai.com/docs/api-reference (chat/streaming, completions).
+Chunks are rendered once per answer but for their text: a chunk costs one JSON string escape and a join. Two shapes,
+chat and text completion, share everything else. Source: platform.openai.com/docs/api-reference (chat/streaming,
+completions).
 """
 
 from __future__ import annotations

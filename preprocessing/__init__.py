@@ -1,1 +1,1 @@
-"""Raw OpenAI JSON → typed request → prompt → token ids → engine tensors. Values in, values out: no IO, clock or chance."""
+"""Raw OpenAI JSON → typed request → prompt → token ids → engine tensors. No IO, no clock, no chance."""

@@ -171,7 +171,8 @@ MAX_SHOWN = 64  # characters of the client's own value in a message
 def translate(error: ValidationError) -> OpenAIError:
     """The most telling of pydantic's errors as one of ours.
 
-    For a union each member reports its own failure; the one that got deepest into the value is the member that was meant.
+    For a union each member reports its own failure; the one that got deepest into the value is the member that was
+    meant.
     """
     found = [(path(each), each) for each in error.errors(include_url=False)]
     steps, worst = max(found, key=lambda each: len(each[0]))

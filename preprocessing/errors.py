@@ -12,7 +12,6 @@ from typing import NamedTuple
 from preprocessing.wire import dumps
 
 
-
 class Kind(Enum):
     """What went wrong, by the name of the row in `ROWS`."""
 

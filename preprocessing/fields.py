@@ -1,7 +1,7 @@
 """Which request fields are honoured, accepted without effect, or refused: the one place that says so.
 
-A field that is not in the table of its endpoint is unknown and refused by name. A refused field may still be sent with a
-value that asks for nothing (`n: 1`, `tools: []`): clients send those as a matter of course.
+A field that is not in the table of its endpoint is unknown and refused by name. A refused field may still be sent
+with a value that asks for nothing (`n: 1`, `tools: []`): clients send those as a matter of course.
 """
 
 from __future__ import annotations

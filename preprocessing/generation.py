@@ -1,4 +1,5 @@
-"""A checked body → what to generate: prompt ids, limits, sampling and how to answer. Chat and completions become one here.
+"""A checked body → what to generate: prompt ids, limits, sampling and how to answer. Chat and completions become one
+here.
 
 In: a body of `preprocessing.body` and the model it names. Out: a `Generation`. It knows nothing of tensors or chunks.
 """

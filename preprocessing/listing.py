@@ -33,4 +33,3 @@ def single(model: Model, name: str) -> bytes:
     """
     require_model(name, [model.name])
     return dumps(describe(model))
-

@@ -1,7 +1,7 @@
 """A model's own tokenizer and chat template, as `AutoTokenizer` reads them from its folder (torch is not needed).
 
-In: text or messages. Out: token ids. It knows nothing of requests and limits. `load` is the only function here that reads
-files; the shell calls it once.
+In: text or messages. Out: token ids. It knows nothing of requests and limits. `load` is the only function here that
+reads files; the shell calls it once.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class Tokenizer:
         if not self.has_chat_template:
             raise invalid("This model has no chat template; use /v1/completions.", "messages")
         try:
-            return str(
-                self._pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-            )
+            return str(self._pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
         except jinja2.TemplateError as error:
             raise invalid(f"The model's chat template refuses these messages: {error.message}", "messages") from None
         except (TypeError, ValueError, KeyError):

@@ -1,7 +1,7 @@
 """One client's call, seen from Triton: what it asks, and the way back to it.
 
-Everything that is sent goes through here, under one lock per call, because the engine's news, ticks and cancellation come
-from different threads.
+Everything that is sent goes through here, under one lock per call, because the engine's news, ticks and cancellation
+come from different threads.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from preprocessing.errors import Kind, OpenAIError
 
 from postprocessing.answer import Answer
 from postprocessing.events import Event, Status
+from preprocessing.errors import Kind, OpenAIError
 
-# Triton fixes the HTTP status by the code of the first response (2.51: 400 for all, see refusals.py). UNSUPPORTED (501) is
-# used for nothing else here, so the gateway can turn it into 429, which Triton has no code for. (By name: pb_utils is filled in after this module is imported.)
+# Triton fixes the HTTP status by the code of the first response (2.51: 400 for all, see refusals.py). UNSUPPORTED
+# (501) is used for nothing else here, so the gateway can turn it into 429, which Triton has no code for. (By name:
+# pb_utils is filled in after this module is imported.)
 CODES = {
     400: "INVALID_ARG",
     404: "NOT_FOUND",
@@ -66,7 +67,10 @@ class Call:
             self._closed = True
             code = getattr(pb_utils.TritonError, CODES[error.status])
             failure = pb_utils.TritonError(error.body().decode(), code)
-            self._sender.send(pb_utils.InferenceResponse(output_tensors=[], error=failure), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._sender.send(
+                pb_utils.InferenceResponse(output_tensors=[], error=failure),
+                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+            )
 
     def accepted(self) -> None:
         """The engine has taken the request: the answer may begin, with status 200."""
@@ -94,7 +98,7 @@ class Call:
             return not self.answer.done
 
     def alive(self) -> bool:
-        """Whether the client is still there; if not, the call is closed. Costs a round trip: ask now and then, not per token."""
+        """Whether the client is still there; if not, the call is closed. Costs a round trip: for now and then."""
         if self._closed:
             return False
         gone = self._sender.is_cancelled()
@@ -111,7 +115,9 @@ class Call:
         self._closed = final
         self._sent_at = time.monotonic()
         tensor = pb_utils.Tensor("response", np.array([out], dtype=np.object_))
-        self._sender.send(pb_utils.InferenceResponse([tensor]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
+        self._sender.send(
+            pb_utils.InferenceResponse([tensor]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        )
 
     def _close(self) -> None:
         if not self._closed:

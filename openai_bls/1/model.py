@@ -3,6 +3,7 @@
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+
 from call import Call
 from server import Server
 from settings import Settings

@@ -1,9 +1,9 @@
 """Refusals, kept for a moment so that the gateway can ask for them.
 
-Triton's generate_stream fixes the HTTP status by the first response, and Triton 2.51 knows one status for all errors: 400.
-nginx passes a status on before it sees the body. So the gateway, on any 400, asks back with the ticket it gave the request
-("endpoint": "refusal"), and the true status and error object come from here. The question may reach another instance of the
-model, that is another process: the memory is a file that all instances of one server map.
+Triton's generate_stream fixes the HTTP status by the first response, and Triton 2.51 knows one status for all errors:
+400. nginx passes a status on before it sees the body. So the gateway, on any 400, asks back with the ticket it gave
+the request ("endpoint": "refusal"), and the true status and error object come from here. The question may reach
+another instance of the model, that is another process: the memory is a file that all instances of one server map.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Refusals:
             self._table[start : start + SLOT_BYTES] = record.ljust(SLOT_BYTES, b"\0")
 
     def take(self, ticket: str) -> bytes | None:
-        """The kept `{"ticket", "status", "body"}` as JSON, `body` being the error object as a string; None if there is none."""
+        """The kept `{"ticket", "status", "body"}` as JSON (`body` is the error object as a string), if there is one."""
         start = slot(ticket)
         record = self._table[start : start + SLOT_BYTES].rstrip(b"\0")
         if not ticket or not record or orjson.loads(record)["ticket"] != ticket:

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+
 from call import INTERNAL_ERROR, Call
+from postprocessing import engine_errors, shapes
+from postprocessing.answer import Answer
+from postprocessing.shapes import Identity
 from preprocessing import listing, tokenizer
 from preprocessing.errors import Kind, OpenAIError
 from preprocessing.generation import Generation, Model, prepare
@@ -29,13 +33,10 @@ from transports.bls import Engine, EngineError
 from transports.session import SessionTransport, hello
 from transports.single import SingleTransport
 
-from postprocessing import engine_errors, shapes
-from postprocessing.answer import Answer
-from postprocessing.shapes import Identity
-
 # Threads that prepare and submit requests side by side; tokenizing runs outside Python's lock.
 SUBMITTERS = 4
 GENERATING = ("chat/completions", "completions")
+ONE_MODEL = "models/"
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,15 @@ class Server:
         """What is configured, else what the engine says, else what the model's folder says."""
         folder = self._settings.tokenizer_dir or Path(about.get("checkpoint") or "")
         if self._tokenizer is None and not about.get("checkpoint"):
-            pb_utils.Logger.log_error("openai_bls: set the parameter tokenizer_dir: the engine does not say where it is")
+            pb_utils.Logger.log_error(
+                "openai_bls: set the parameter tokenizer_dir: the engine does not say where it is"
+            )
             raise OpenAIError(Kind.UNAVAILABLE, "The server has no tokenizer configured.")
-        max_model_len = (
-            self._settings.max_model_len or about.get("max_seq_len") or tokenizer.max_positions(folder)
-        )
+        max_model_len = self._settings.max_model_len or about.get("max_seq_len") or tokenizer.max_positions(folder)
         if max_model_len is None:
-            pb_utils.Logger.log_error("openai_bls: set the parameter max_model_len: neither engine nor config.json says it")
+            pb_utils.Logger.log_error(
+                "openai_bls: set the parameter max_model_len: neither engine nor config.json says it"
+            )
             raise OpenAIError(Kind.UNAVAILABLE, "The server has no context length configured.")
         loaded = self._tokenizer or tokenizer.load(folder)
         return Model(self._settings.served_model_name or folder.name, loaded, max_model_len, self._created)
@@ -139,11 +142,12 @@ class Server:
         self._guard(call, lambda: self._route(call, served))
 
     def _route(self, call: Call, served: Served) -> None:
-        endpoint, _, name = call.endpoint.partition("/") if call.endpoint.startswith("models") else (call.endpoint, "", "")
-        if endpoint in GENERATING:
+        if call.endpoint in GENERATING:
             self._generate(call, served)
-        elif endpoint == "models":
-            call.reply(listing.single(served.model, name) if name else listing.listing(served.model))
+        elif call.endpoint == "models":
+            call.reply(listing.listing(served.model))
+        elif call.endpoint.startswith(ONE_MODEL):
+            call.reply(listing.single(served.model, call.endpoint[len(ONE_MODEL) :]))
         else:
             raise OpenAIError(Kind.NOT_FOUND, "There is no such endpoint.")
 

@@ -30,12 +30,14 @@ class Settings:
         values = {name: entry["string_value"].strip() for name, entry in parameters.items()}
         # A template's placeholder that nobody filled is as good as nothing.
         values = {name: value for name, value in values.items() if value and not value.startswith("${")}
-        named = values.get("tokenizer_dir")
         own = Path(args["model_repository"]) / OWN_TOKENIZER
+        if "tokenizer_dir" not in values and own.is_dir():
+            values = {"tokenizer_dir": str(own), "served_model_name": args["model_name"], **values}
+        folder = values.get("tokenizer_dir")
         return cls(
             engine=values.get("engine", "tensorrt_llm"),
-            tokenizer_dir=existing(named) if named else own if own.is_dir() else None,
-            served_model_name=values.get("served_model_name", args["model_name"] if own.is_dir() and not named else None),
+            tokenizer_dir=existing(folder) if folder else None,
+            served_model_name=values.get("served_model_name"),
             max_model_len=positive("max_model_len", values.get("max_model_len")),
         )
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from preprocessing.generation import Model
-from preprocessing.tokenizer import load
 from transformers import PreTrainedTokenizerFast
 
+from preprocessing.generation import Model
+from preprocessing.tokenizer import load
 from tests.core import vocabularies
 
 

@@ -58,7 +58,13 @@ def content(chunks: list[Any]) -> str:
     return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
-COMMON = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m", "system_fingerprint": "fp_0"}
+COMMON = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1700000000,
+    "model": "m",
+    "system_fingerprint": "fp_0",
+}
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
@@ -163,7 +169,11 @@ def test_an_engine_error_becomes_an_event(model: Model) -> None:
 
 
 ENGINE_ERRORS = [
-    ("x: Prompt length (9) exceeds maximum input length (5). Set log level", 400, "at most 5 tokens, but the request has 9"),
+    (
+        "x: Prompt length (9) exceeds maximum input length (5). Set log level",
+        400,
+        "at most 5 tokens, but the request has 9",
+    ),
     ("Maximum queue size of 3 has been reached, please try again later", 429, "Try again later"),
     ("Request for unknown model: 'tensorrt_llm' is not found", 503, "not ready"),
     ("Assertion failed: top_k (/src/tensorrt_llm/x.cpp:12)\n1 0x7f frame", 500, "failed to generate"),
@@ -183,7 +193,13 @@ def test_an_engine_that_gives_up_is_an_error_not_an_ending(model: Model) -> None
         answer(model).push(Event((), Status.CANCELLED))
 
 
-ENDINGS = [(5, 5, 1, Status.LENGTH), (4, 5, 0, Status.END_ID), (0, 5, 0, Status.END_ID), (4, 5, 1, Status.LENGTH), (5, 5, 0, Status.LENGTH)]
+ENDINGS = [
+    (5, 5, 1, Status.LENGTH),
+    (4, 5, 0, Status.END_ID),
+    (0, 5, 0, Status.END_ID),
+    (4, 5, 1, Status.LENGTH),
+    (5, 5, 0, Status.LENGTH),
+]
 
 
 @pytest.mark.parametrize(("generated", "most", "last", "status"), ENDINGS)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from preprocessing.tokenizer import end_ids, load, max_positions
 
 from preprocessing.errors import Kind, OpenAIError
 from preprocessing.generation import Generation, Model, prepare
 from preprocessing.tensors import tensors, word_list
+from preprocessing.tokenizer import end_ids, load, max_positions
 
 USER = [{"role": "user", "content": "hello"}]
 SEED = 7
@@ -59,7 +59,9 @@ def test_the_newer_name_of_max_tokens_wins(model: Model) -> None:
     assert chat(model, max_tokens=5, max_completion_tokens=3).max_tokens == 3
 
 
-@pytest.mark.parametrize("changes", [{"prompt": [5] * 100}, {"prompt": [5] * 90, "max_tokens": 11}, {"max_tokens": 100}])
+@pytest.mark.parametrize(
+    "changes", [{"prompt": [5] * 100}, {"prompt": [5] * 90, "max_tokens": 11}, {"max_tokens": 100}]
+)
 def test_too_long_for_the_context(model: Model, changes: dict[str, Any]) -> None:
     with pytest.raises(OpenAIError) as caught:
         completion(model, **changes)

@@ -43,7 +43,9 @@ def test_a_beginning_that_turns_out_otherwise_is_given_back() -> None:
     assert watcher.finish() == ""
 
 
-@given(st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4), st.lists(st.text("ab\n", max_size=3), max_size=30))
+@given(
+    st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4), st.lists(st.text("ab\n", max_size=3), max_size=30)
+)
 def test_any_cut_shows_the_text_before_the_first_match(stops: list[str], pieces: list[str]) -> None:
     text = "".join(pieces)
     starts = [text.find(stop) for stop in stops if stop in text]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from engine import tiny_checkpoint
 from launcher.stack import Settings, Stack
 

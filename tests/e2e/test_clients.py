@@ -28,7 +28,12 @@ def test_chat(client: openai.OpenAI, server: Server) -> None:
 
 def test_chat_stream(client: openai.OpenAI, server: Server) -> None:
     stream = client.chat.completions.create(
-        model=server.model, messages=USER, max_tokens=9, seed=2, stream=True, stream_options={"include_usage": True}  # type: ignore[arg-type]
+        model=server.model,
+        messages=USER,
+        max_tokens=9,
+        seed=2,
+        stream=True,
+        stream_options={"include_usage": True},  # type: ignore[arg-type]
     )
     found = list(stream)
     whole = client.chat.completions.create(model=server.model, messages=USER, max_tokens=9, seed=2)  # type: ignore[arg-type]
@@ -58,7 +63,11 @@ def test_async(server: Server) -> None:
         async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as client:
             whole = await client.chat.completions.create(model=server.model, messages=USER, max_tokens=9, seed=4)  # type: ignore[arg-type]
             stream = await client.chat.completions.create(
-                model=server.model, messages=USER, max_tokens=9, seed=4, stream=True  # type: ignore[arg-type]
+                model=server.model,
+                messages=USER,
+                max_tokens=9,
+                seed=4,
+                stream=True,  # type: ignore[arg-type]
             )
             pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
             return whole.choices[0].message.content, "".join(pieces)

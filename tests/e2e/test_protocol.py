@@ -102,7 +102,9 @@ ERRORS: list[tuple[Any, int, str | None, str | None]] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("wrong", "status", "param", "code"), ERRORS)
 def test_errors(server: Server, wrong: Any, status: int, param: str | None, code: str | None, stream: bool) -> None:
-    body = wrong if isinstance(wrong, bytes) else json.dumps(chat(server, stream=stream) | wrong if wrong else {}).encode()
+    body = (
+        wrong if isinstance(wrong, bytes) else json.dumps(chat(server, stream=stream) | wrong if wrong else {}).encode()
+    )
     answer = requests.post(server.chat_url, data=body, timeout=30)
     error = answer.json()["error"]
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/json")

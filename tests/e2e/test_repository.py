@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from launcher import triton
 
+from launcher import triton
 from tests.e2e.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

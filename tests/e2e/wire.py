@@ -23,11 +23,11 @@ class Reply:
 
 @asynccontextmanager
 async def request(url: str, body: dict[str, Any]) -> AsyncIterator[tuple[Reply, asyncio.StreamReader]]:
-    """POSTs JSON and gives status, headers and the reader, placed before the chunked body. Leaving closes the connection."""
+    """POSTs JSON; gives the reply and the reader, placed before the chunked body. Leaving closes the connection."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     payload = json.dumps(body).encode()
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+    head = f"POST {parts.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n"
     writer.write(head.encode() + b"Connection: close\r\n\r\n" + payload)
     try:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

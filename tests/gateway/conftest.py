@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launcher import gateway
 
+from launcher import gateway
 from tests.gateway.upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -174,7 +174,11 @@ def test_keys(start: Callable[..., str], upstream: Upstream, tmp_path: Path) -> 
     for bad in ({}, {"Authorization": "Bearer first-ke"}, {"Authorization": "Basic first-key"}, {"x-api-key": "nope"}):
         answer = post(url, headers=bad)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-    for good in ({"Authorization": "Bearer first-key"}, {"authorization": "bearer second-key"}, {"x-api-key": "second-key"}):
+    for good in (
+        {"Authorization": "Bearer first-key"},
+        {"authorization": "bearer second-key"},
+        {"x-api-key": "second-key"},
+    ):
         assert post(url, headers=good).status_code == 200
     assert len(upstream.received) == 3
     assert all("first-key" not in file.read_text() for file in (tmp_path / "gateway").glob("*.*"))

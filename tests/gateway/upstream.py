@@ -56,7 +56,9 @@ class Upstream:
             name, _, value = header.partition(":")
             headers[name.lower()] = value.strip()
         self.received.append((line.strip(), headers, reader.read(int(headers.get("content-length", "0")))))
-        connection.sendall(f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n".encode())
+        connection.sendall(
+            f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n".encode()
+        )
         for piece in self.pieces:
             connection.sendall(piece)
 

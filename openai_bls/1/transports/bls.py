@@ -1,8 +1,8 @@
 """BLS calls to the engine, with what it takes to make them safely.
 
-Two rules (docs/decisions.md, "Decoupled BLS"): keep a reference to the last few hundred response iterators, because Triton
-destroys finished ones on a thread of its own; and never let two Python threads wait in iterators, unless each call is
-answered by exactly one response.
+Two rules (docs/decisions.md, "Decoupled BLS"): keep a reference to the last few hundred response iterators, because
+Triton destroys finished ones on a thread of its own; and never let two Python threads wait in iterators, unless each
+call is answered by exactly one response.
 """
 
 from __future__ import annotations

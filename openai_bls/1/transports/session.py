@@ -1,7 +1,7 @@
 """The session extension (docs/session_contract.md): hundreds of generations share one poll, at a cost per engine step.
 
-Three kinds of threads: the callers of `submit`, one that polls and delivers, one that watches for clients that have gone.
-Every exchange is answered by exactly one response, which makes BLS safe from several threads.
+Three kinds of threads: the callers of `submit`, one that polls and delivers, one that watches for clients that have
+gone. Every exchange is answered by exactly one response, which makes BLS safe from several threads.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ class SessionTransport:
                 self._lose(str(error))
                 self._closed.wait(RETRY_DELAY)
                 continue
-            self._cancel([sequence_id for sequence_id, event in records(answer) if not self._deliver(sequence_id, event)])
+            self._cancel(
+                [sequence_id for sequence_id, event in records(answer) if not self._deliver(sequence_id, event)]
+            )
 
     def _wait_for_work(self) -> bool:
         """Blocks until the engine has something of ours. False: the transport is closed."""
@@ -177,4 +179,3 @@ class SessionTransport:
             self._engine.ask(command(Command.CANCEL, self._session_id, sequence_ids), ["session_events"])
         except EngineError:
             pass  # an engine that is gone has nothing to cancel; the next poll says so to everybody
-

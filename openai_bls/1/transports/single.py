@@ -30,7 +30,8 @@ class SingleTransport:
 
     def submit(self, inputs: Inputs, max_tokens: int, sink: Sink) -> None:
         """Runs a generation to its end; see `Transport.submit`."""
-        # Requests are stopped by id, and an id in use again would make the older request unstoppable: always a fresh one.
+        # Requests are stopped by id, and an id in use again would make the older request unstoppable: always a fresh
+        # one.
         request_id = uuid.uuid4().hex
         accepted = False
         wanted, looked_at = True, time.monotonic()

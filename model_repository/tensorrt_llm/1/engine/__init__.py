@@ -1,0 +1,18 @@
+"""An inference engine with the tensor contract of TensorRT-LLM's Triton backend, in-flight batching and sessions.
+
+In: the input tensors of one Triton request as numpy arrays, and a channel to answer through (`Engine.receive`).
+Out: responses, also numpy arrays by output name, through that channel.
+It does not know Triton: `model.py` beside this package is the only file that imports `triton_python_backend_utils`.
+
+    request.py       tensors -> Request: tables of inputs, rules and refusals
+    word_list.py     the stop and bad word encoding
+    sampler.py       logits -> token, for one sequence
+    sequence.py      one running generation and what it did last (Progress)
+    scheduler.py     in-flight batching: submit, cancel, step
+    runner.py        what a model forward looks like; numpy_runner.py and transformers_runner.py are two of them
+    response.py      what goes back, and the channel it goes through
+    answer.py        Progress -> responses of the standard contract
+    session.py       Progress -> event records, one poll for many sequences
+    courier.py       the one thread that sends
+    engine.py        puts these together and owns the threads
+"""

@@ -1,0 +1,63 @@
+"""Stats of the scheduler -> the gauges of TensorRT-LLM's backend (contract F).
+
+In: Stats, and a function that makes a gauge family (Triton's, or a test's). Out: set gauges, only those that changed.
+It does not know when to publish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .scheduler import TOKENS_PER_BLOCK, Stats, blocks
+
+Key = tuple[str, str]  # family, value of its label
+
+FAMILIES = {
+    "nv_trt_llm_request_metrics": ("request_type", "TRT LLM request metrics"),
+    "nv_trt_llm_kv_cache_block_metrics": ("kv_cache_block_type", "TRT LLM KV cache block metrics"),
+    "nv_trt_llm_general_metrics": ("general_type", "General TRT LLM metrics"),
+}
+"""Family -> the label that tells its gauges apart, description."""
+
+
+class Metrics:
+    """`make_family(name, description)` returns something with Metric(labels=...), whose gauges have set(value)."""
+
+    def __init__(self, make_family: Callable[[str, str], Any], model: str, version: str, max_batch_size: int,
+                 max_seq_len: int):
+        self._labels = {"model": model, "version": version}
+        self._families = {name: make_family(name, description) for name, (_, description) in FAMILIES.items()}
+        self._max_batch_size = max_batch_size
+        self._max_blocks = max_batch_size * blocks(max_seq_len)
+        self._gauges: dict[Key, Any] = {}
+        self._values: dict[Key, float] = {}
+
+    def publish(self, stats: Stats) -> None:
+        """Sets what has changed."""
+        for key, value in self._readings(stats):
+            if self._values.get(key) != value:
+                self._gauge(key).set(value)
+                self._values[key] = value
+
+    def _gauge(self, key: Key) -> Any:
+        if key not in self._gauges:
+            family, kind = key
+            labels = self._labels | {FAMILIES[family][0]: kind}
+            self._gauges[key] = self._families[family].Metric(labels=labels)
+        return self._gauges[key]
+
+    def _readings(self, stats: Stats) -> Iterator[tuple[Key, float]]:
+        used, most = stats.used_blocks, self._max_blocks
+        for family, values in (
+            ("nv_trt_llm_request_metrics", {
+                "active": stats.active, "max": self._max_batch_size, "scheduled": stats.scheduled,
+                "context": stats.context, "waiting": stats.active - stats.scheduled}),
+            ("nv_trt_llm_kv_cache_block_metrics", {
+                "max": most, "free": most - used, "used": used, "tokens_per": TOKENS_PER_BLOCK, "reused": 0,
+                "fraction": used / most}),
+            ("nv_trt_llm_general_metrics", {"timestamp": int(time.time()), "iteration_counter": stats.iterations}),
+        ):
+            for kind, value in values.items():
+                yield (family, kind), value

@@ -1,0 +1,112 @@
+"""One running generation, and Progress: what it did since somebody last looked.
+
+In: tokens that the sampler chose. Out: a Status after each. It does not know the model, other sequences or responses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from .request import Request
+from .sampler import Sampler
+from .word_list import ends_with
+
+
+class Status(IntEnum):
+    """Why a sequence ended, or 0. The numbers are those of the session extension's event records."""
+
+    RUNNING = 0
+    END_ID = 1
+    STOP_WORD = 2
+    LENGTH = 3
+    CANCELLED = 4
+    ERROR = 5
+
+
+@dataclass(slots=True)
+class Times:
+    """Monotonic nanoseconds; 0 = has not happened."""
+
+    arrival: int = 0
+    first_scheduled: int = 0
+    first_token: int = 0
+    last_token: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """News of one sequence. Later news can be merged into earlier ones that nobody has taken yet."""
+
+    sequence: Sequence
+    status: Status = Status.RUNNING
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)  # one per token, if the request wants them
+    generation_logits: list[np.ndarray] = field(default_factory=list)  # FP32 [vocab_size] each
+    context_logits: np.ndarray | None = None  # FP32 [prompt, vocab_size], with the first news
+    cum_log_prob: float = 0.0
+    error: str = ""
+
+    def merge(self, later: Progress) -> None:
+        """Makes this the news of both."""
+        self.tokens += later.tokens
+        self.log_probs += later.log_probs
+        self.generation_logits += later.generation_logits
+        if self.context_logits is None:
+            self.context_logits = later.context_logits
+        self.status, self.cum_log_prob, self.error = later.status, later.cum_log_prob, later.error
+
+
+class Sequence:
+    """Prompt, answer so far, sampler and cache of one generation. Only the scheduler changes it."""
+
+    __slots__ = (
+        "owner", "request", "row", "index", "ids", "computed", "cache", "sampler", "status", "cum_log_prob", "times",
+        "context_logits", "vocab_size",
+    )
+
+    def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int):
+        self.owner = owner  # who gets the news
+        self.request = request
+        self.row = row  # batch row of the Triton request
+        self.index = index  # among num_return_sequences
+        self.ids = list(request.prompt)  # prompt and answer
+        self.vocab_size = vocab_size
+        self.computed = 0  # how many of them the cache holds
+        self.cache: Any = None
+        self.sampler = Sampler(request, index, vocab_size)
+        self.status = Status.RUNNING
+        self.cum_log_prob = 0.0
+        self.times = Times(arrival=now_ns)
+        self.context_logits: list[np.ndarray] = []  # one array per prompt chunk, if wanted
+
+    @property
+    def generated(self) -> int:
+        """Number of tokens of the answer."""
+        return len(self.ids) - len(self.request.prompt)
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether the next forward still reads the prompt."""
+        return self.computed < len(self.request.prompt)
+
+    def accept(self, token: int, log_prob: float, now_ns: int) -> Status:
+        """Appends a token, unless it is end_id. Stop words are looked for before the length (contract C)."""
+        self.cum_log_prob += log_prob
+        self.times.last_token = now_ns
+        self.times.first_token = self.times.first_token or now_ns
+        if token == self.request.end_id:
+            return Status.END_ID
+        self.ids.append(token)
+        self.sampler.record(token)
+        if any(ends_with(self.ids, word) for word in self.request.stop_words):
+            return Status.STOP_WORD
+        return Status.LENGTH if self.generated >= self.request.max_tokens else Status.RUNNING
+
+    def finish(self, status: Status) -> None:
+        """Sets the last status and gives the cache back."""
+        self.status = status
+        self.cache = None

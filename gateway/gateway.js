@@ -142,9 +142,9 @@ function unwrapEvent(status, event) {
     return status === 200 ? EVENT_START + body + EVENT_END : body;
 }
 
-/** Answers a request that Triton says is at fault: openai_bls knows the true status and error. */
+/** Answers a request that Triton says is at fault: openai_bls knows the true status and error, unless it is gone. */
 async function refused(r) {
-    let status = 400;
+    let status = 503;
     let body = '';
     try {
         let reply = await r.subrequest('/internal/recall');
@@ -152,7 +152,7 @@ async function refused(r) {
         status = refusal.status || status;
         body = refusal.body || '';
     } catch (e) {
-        // Falls through: what is left to say is that the request was refused.
+        // Falls through: nobody is there to say more.
     }
     r.headersOut['Content-Type'] = 'application/json';
     retryAfter(r, status);

@@ -33,7 +33,7 @@ ROWS = (
         "The server has as many requests waiting as it accepts. Try again later.",
     ),
     Row(
-        r"is not ready|is not found|unknown model|unloaded|shutting down|failed to load",
+        r"is not ready|is not healthy|is not found|unknown model|unloaded|shutting down|failed to load",
         Kind.UNAVAILABLE,
         "The engine is not ready. Try again later.",
     ),

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from postprocessing.answer import Answer
 from postprocessing.events import Event, Status
 from preprocessing.errors import Kind, OpenAIError
+from refusals import Refusals
 
 # Triton fixes the HTTP status by the code of the first response (2.51: 400 for all, see refusals.py). UNSUPPORTED
 # (501) is used for nothing else here, so the gateway can turn it into 429, which Triton has no code for. (By name:
@@ -43,9 +44,11 @@ class Call:
         answer: set by the server once the request is understood.
     """
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, refusals: Refusals) -> None:
         self._sender = request.get_response_sender()
+        self._refusals = refusals
         self._lock = threading.Lock()
+        self._started = False
         self._closed = False
         self._sent_at = time.monotonic()
         self.id: str = request.request_id()
@@ -62,15 +65,7 @@ class Call:
     def refuse(self, error: OpenAIError) -> None:
         """An error before anything was sent: it becomes the HTTP status."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            code = getattr(pb_utils.TritonError, CODES[error.status])
-            failure = pb_utils.TritonError(error.body().decode(), code)
-            self._sender.send(
-                pb_utils.InferenceResponse(output_tensors=[], error=failure),
-                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
-            )
+            self._refuse(error)
 
     def accepted(self) -> None:
         """The engine has taken the request: the answer may begin, with status 200."""
@@ -89,10 +84,10 @@ class Call:
                 out = self.answer.push(event)
             except OpenAIError as error:
                 log_failure(self.id, event)
-                out = self.answer.fail(error)
+                return self._fail(error)
             except Exception as error:
                 pb_utils.Logger.log_error(f"request {self.id}: {error!r} while rendering an answer")
-                out = self.answer.fail(INTERNAL_ERROR)
+                return self._fail(INTERNAL_ERROR)
             if out or self.answer.done:
                 self._send(out, final=self.answer.done)
             return not self.answer.done
@@ -109,9 +104,29 @@ class Call:
                 self._send(TICK, final=False)
             return not self._closed
 
+    def _fail(self, error: OpenAIError) -> bool:
+        """Ends a call that cannot be finished: with its status if that is still open, else within the answer."""
+        assert self.answer is not None
+        if self._started:
+            self._send(self.answer.fail(error), final=True)
+        else:
+            self._refuse(error)
+        return False
+
+    def _refuse(self, error: OpenAIError) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._refusals.put(self.ticket, error.status, error.body())
+        code = getattr(pb_utils.TritonError, CODES[error.status])
+        failure = pb_utils.TritonError(error.body().decode(), code)
+        response = pb_utils.InferenceResponse(output_tensors=[], error=failure)
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
     def _send(self, out: bytes, *, final: bool) -> None:
         if self._closed:
             return
+        self._started = True
         self._closed = final
         self._sent_at = time.monotonic()
         tensor = pb_utils.Tensor("response", np.array([out], dtype=np.object_))

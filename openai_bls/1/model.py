@@ -4,7 +4,6 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from call import Call
 from server import Server
 from settings import Settings
 
@@ -20,7 +19,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            self._server.accept(Call(request))
+            self._server.accept(request)
 
     def finalize(self) -> None:
         self._server.close()

@@ -67,8 +67,9 @@ class Server:
         folder = settings.tokenizer_dir
         self._tokenizer = tokenizer.load(folder) if folder else None
 
-    def accept(self, call: Call) -> None:
-        """Serves a call: at once and to its end if the transport takes one at a time, else on another thread."""
+    def accept(self, request: Any) -> None:
+        """Serves a Triton request: at once and to its end if the transport takes one at a time, else on a thread."""
+        call = Call(request, self._refusals)
         if call.endpoint == "refusal":
             call.reply(self._refusals.take(call.raw.decode(errors="replace")) or b"{}")
             return
@@ -81,7 +82,7 @@ class Server:
             self._serve(call, served)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=False)
         if self._served is not None:
             self._served.transport.close()
         self._refusals.close()
@@ -96,17 +97,13 @@ class Server:
         try:
             action()
         except OpenAIError as error:
-            self._refuse(call, error)
+            call.refuse(error)
         except EngineError as error:
             pb_utils.Logger.log_warn(f"request {call.id}: refused by the engine: {error}")
-            self._refuse(call, engine_errors.from_message(str(error)))
+            call.refuse(engine_errors.from_message(str(error)))
         except Exception as error:
             pb_utils.Logger.log_error(f"request {call.id}: {error!r}")
-            self._refuse(call, INTERNAL_ERROR)
-
-    def _refuse(self, call: Call, error: OpenAIError) -> None:
-        self._refusals.put(call.ticket, error.status, error.body())
-        call.refuse(error)
+            call.refuse(INTERNAL_ERROR)
 
     def _connect(self) -> None:
         with self._connecting:

@@ -25,7 +25,10 @@ def test_a_body_travels_as_one_string(url: str, upstream: Upstream) -> None:
     body = '{"a": "é 🎉 \\n \\u0000 \\" \\\\", "b": [[{}]]}'.encode()
     assert post(url, body, headers={"X-Request-ID": "abc-1"}).json() == {"ok": 1}
     assert upstream.received[0][0] == "POST /v2/models/openai_bls/generate_stream HTTP/1.1"
-    assert upstream.body == {"id": "abc-1", "endpoint": "chat/completions", "request": body.decode()}
+    ticket = upstream.body.pop("ticket")
+    assert len(ticket) == 32
+    sent = {"id": "abc-1", "endpoint": "chat/completions", "ticket": ticket, "request": body.decode()}
+    assert upstream.body == sent
 
 
 def test_nothing_of_the_clients_headers_reaches_triton(url: str, upstream: Upstream) -> None:
@@ -70,7 +73,7 @@ def test_the_content_type_is_what_the_client_expects(url: str, upstream: Upstrea
 
 
 OWN = '{"error":{"message":"m","type":"t","param":"p","code":"c"}}'
-STATUSES = [("400 Bad Request", 400), ("404 Not Found", 404), ("503 Unavailable", 503), ("500 Internal", 500)]
+STATUSES = [("404 Not Found", 404), ("503 Unavailable", 503), ("500 Internal", 500)]
 
 
 @pytest.mark.parametrize(("line", "status"), STATUSES)
@@ -81,6 +84,18 @@ def test_the_models_errors_pass_with_their_status(url: str, upstream: Upstream, 
     assert (answer.status_code, answer.text) == (status, OWN)
     assert answer.headers["Content-Type"] == "application/json"
     assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_on_400_the_true_error_is_asked_for(url: str, upstream: Upstream, status: int) -> None:
+    """Triton 2.51 says 400 for every error of a model."""
+    upstream.status, upstream.pieces = "400 Bad Request", [b'data: {"error":"whatever"}\n\n']
+    upstream.refusal = json.dumps({"ticket": "t", "status": status, "body": OWN})
+    answer = post(url, b'{"stream": true}')
+    assert (answer.status_code, answer.text) == (status, OWN)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert ("Retry-After" in answer.headers) == (status in (429, 503))
+    assert upstream.body == {"endpoint": "refusal", "request": json.loads(upstream.received[0][2])["ticket"]}
 
 
 def test_a_full_queue_is_429(url: str, upstream: Upstream) -> None:

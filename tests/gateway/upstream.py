@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Upstream:
-    """Answers each connection's request with `pieces`, one send each; remembers what came."""
+    """Answers each connection's request with `pieces`, one send each; remembers what came.
+
+    Attributes:
+        refusal: what it says when it is asked why it refused a request.
+    """
 
     status: str = "200 OK"
     pieces: list[bytes] = field(default_factory=list)
+    refusal: str = "{}"
     received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,10 +61,10 @@ class Upstream:
             name, _, value = header.partition(":")
             headers[name.lower()] = value.strip()
         self.received.append((line.strip(), headers, reader.read(int(headers.get("content-length", "0")))))
-        connection.sendall(
-            f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n".encode()
-        )
-        for piece in self.pieces:
+        asked_back = b'"endpoint":"refusal"' in self.received[-1][2]
+        status, pieces = ("200 OK", [event(self.refusal)]) if asked_back else (self.status, self.pieces)
+        connection.sendall(f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode())
+        for piece in pieces:
             connection.sendall(piece)
 
 

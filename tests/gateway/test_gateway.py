@@ -111,7 +111,8 @@ def test_a_full_queue_is_429(url: str, upstream: Upstream) -> None:
 def test_tritons_own_errors_do_not_reach_the_client(url: str, upstream: Upstream, line: str, body: bytes) -> None:
     upstream.status, upstream.pieces = line, [body]
     answer = post(url)
-    assert answer.status_code == int(line[:3])
+    # A 400 for which openai_bls has no reason is Triton's: openai_bls itself is not there to answer.
+    assert answer.status_code == (503 if line.startswith("400") else int(line[:3]))
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert "shm" not in answer.text and "secret" not in answer.text
 

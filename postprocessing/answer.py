@@ -1,4 +1,4 @@
-"""One answer, from the engine's events to the bytes for the client: text, stop strings, finish reason, usage, shape.
+"""One answer, from the engine's events to the bytes for the client: choices, their order, usage, shape.
 
 `open()` when the engine has taken the request, then `push(event)` until `done`; each returns what to send, perhaps
 nothing. Streamed and whole answers go the same way and differ in the last step only.
@@ -6,47 +6,68 @@ nothing. Streamed and whole answers go the same way and differ in the last step 
 
 from __future__ import annotations
 
-from postprocessing import engine_errors, shapes
+from dataclasses import dataclass, field
+from typing import Any
+
+from postprocessing import log_probs, shapes
+from postprocessing.choice import Choice, Piece
 from postprocessing.detokenizer import Detokenizer
+from postprocessing.echo import Echo
 from postprocessing.events import Event, Status
+from postprocessing.log_probs import Entry
 from postprocessing.shapes import Chunks, Identity, Usage
 from postprocessing.stop import StopStrings
+from postprocessing.vocabulary import Vocabulary
 from preprocessing.errors import OpenAIError
-from preprocessing.generation import Generation
+from preprocessing.generation import Generation, Prompt
 from preprocessing.tokenizer import Tokenizer
 
-FINISH_REASONS = {Status.END_ID: "stop", Status.STOP_WORDS: "stop", Status.LENGTH: "length"}
+
+@dataclass(slots=True)
+class Candidate:
+    """A choice, how its chunks are rendered, and what it holds for a whole answer."""
+
+    choice: Choice
+    chunks: Chunks
+    texts: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    opened: bool = False
+
+    @property
+    def mean_log_prob(self) -> float:
+        return self.choice.cumulative / max(1, self.choice.tokens)
 
 
 class Answer:
     """State of one answer.
 
     Attributes:
-        done: nothing more will come; the engine's sequence can be cancelled if it still runs.
-        finish_reason: set when done without an error.
-        completion_tokens: tokens of the engine that count, up to the one that completed a stop string.
+        done: nothing more will come; engine sequences that still run can be cancelled.
     """
 
-    def __init__(self, generation: Generation, tokenizer: Tokenizer, identity: Identity) -> None:
+    def __init__(
+        self, generation: Generation, tokenizer: Tokenizer, vocabulary: Vocabulary, identity: Identity
+    ) -> None:
         self._generation = generation
         self._identity = identity
         self._shape = shapes.CHAT if generation.chat else shapes.COMPLETION
-        self._chunks = Chunks(self._shape, identity, with_usage=generation.include_usage)
-        self._ends = frozenset(generation.end_ids)
-        self._detokenizer = Detokenizer(tokenizer.backend, generation.prompt_ids)
-        self._stop = StopStrings(generation.stops)
-        self._text: list[str] = []
+        self._render = renderer(generation, vocabulary)
+        self._echoes = [Echo(tokenizer.backend, prompt, generation) for prompt in generation.prompts]
+        self._candidates = [
+            self._candidate(tokenizer, prompt, number * generation.n + index, self._echoes[number])
+            for number, prompt in enumerate(generation.prompts)
+            for index in range(generation.best_of)
+        ]
+        self._cached: int | None = None
         self._opened = False
-        self.completion_tokens = 0
-        self.finish_reason: str | None = None
         self.done = False
 
     def open(self) -> bytes:
         """What comes before the first token. May be called again: it is sent once."""
-        if self._opened:
+        if self._opened or not self._generation.stream:
             return b""
         self._opened = True
-        return self._chunks.opening() if self._generation.stream else b""
+        return b"".join(candidate.chunks.opening(self._usage_so_far()) for candidate in self._candidates)
 
     def push(self, event: Event) -> bytes:
         """Takes the engine's news.
@@ -56,17 +77,17 @@ class Answer:
         """
         if self.done:
             return b""
-        text = self._read(event)
-        if event.status is not Status.RUNNING and self.finish_reason is None:
-            if event.status not in FINISH_REASONS:
-                raise engine_errors.translate(event)
-            text += self._end(FINISH_REASONS[event.status])
-        opening = self.open()
-        if not self._generation.stream:
-            self._text.append(text)
-            return self._whole() if self.finish_reason else b""
-        chunk = self._chunks.text(text) if text else b""
-        return opening + chunk + (self._closing() if self.finish_reason else b"")
+        if event.status is Status.PROMPT:
+            self._read_prompt(event)
+            return b""
+        candidate = self._candidates[event.prompt * self._generation.best_of + event.sequence]
+        ended_before = candidate.choice.finish_reason is not None
+        piece = self._with_echo(candidate, event, candidate.choice.push(event))
+        out = self._chunk(candidate, piece, ended_before) if self._generation.stream else self._keep(candidate, piece)
+        if all(each.choice.finish_reason is not None for each in self._candidates):
+            self.done = True
+            out += self._ending()
+        return out
 
     def fail(self, error: OpenAIError) -> bytes:
         """Ends an answer, part of which may have been sent, with an error."""
@@ -75,37 +96,81 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self._generation.prompt_ids), self.completion_tokens)
+        return Usage(
+            prompt_tokens=sum(len(prompt.ids) for prompt in self._generation.prompts),
+            completion_tokens=sum(candidate.choice.tokens for candidate in self._candidates),
+            cached_tokens=self._cached,
+        )
 
-    def _read(self, event: Event) -> str:
-        """Text of the event's tokens, up to where the answer ends by itself."""
-        pieces = []
-        for token in event.tokens:
-            if token in self._ends:
-                pieces.append(self._end("stop"))
-                break
-            self.completion_tokens += 1
-            pieces.append(self._stop.push(self._detokenizer.push(token)))
-            if self._stop.matched is not None:
-                self.finish_reason = "stop"
-                break
-        return "".join(pieces)
+    def _candidate(self, tokenizer: Tokenizer, prompt: Prompt, index: int, echo: Echo) -> Candidate:
+        generation = self._generation
+        choice = Choice(
+            Detokenizer(tokenizer.backend, prompt.ids, skip_special_tokens=generation.skip_special_tokens),
+            StopStrings(generation.stops, include=generation.include_stop),
+            frozenset(generation.end_ids + generation.stop_ids),
+            prompt.max_tokens,
+            log_probs=generation.log_probs is not None,
+            offset=0 if generation.chat else echo.length,
+        )
+        return Candidate(choice, Chunks(self._shape, self._identity, index, with_usage=generation.include_usage))
 
-    def _end(self, reason: str) -> str:
-        """The text that was still held back. It may complete a stop string, which then is the reason."""
-        text = self._stop.push(self._detokenizer.finish())
-        if self._stop.matched is None:
-            text += self._stop.finish()
-        self.finish_reason = reason if self._stop.matched is None else "stop"
-        return text
+    def _read_prompt(self, event: Event) -> None:
+        self._cached = (self._cached or 0) + sum(event.tokens)
+        self._echoes[event.prompt].read(event)
 
-    def _closing(self) -> bytes:
-        self.done = True
-        assert self.finish_reason is not None
-        usage = self._chunks.usage(self.usage) if self._generation.include_usage else b""
-        return self._chunks.closing(self.finish_reason) + usage + shapes.DONE
+    def _with_echo(self, candidate: Candidate, event: Event, piece: Piece) -> Piece:
+        """The prompt's text comes before the first of the answer's own."""
+        if not self._generation.echo or candidate.opened:
+            return piece
+        candidate.opened = True
+        echo = self._echoes[event.prompt]
+        return Piece(echo.text + piece.text, echo.entries + piece.entries)
 
-    def _whole(self) -> bytes:
-        self.done = True
-        assert self.finish_reason is not None
-        return shapes.whole(self._shape, self._identity, "".join(self._text), self.finish_reason, self.usage)
+    def _chunk(self, candidate: Candidate, piece: Piece, ended_before: bool) -> bytes:
+        out = self.open()
+        if ended_before:
+            return out
+        usage = self._usage_so_far()
+        if piece.text or piece.entries:
+            told = self._render(piece.entries) if self._render and piece.entries else None
+            out += candidate.chunks.text(piece.text, told, usage)
+        if candidate.choice.finish_reason is not None:
+            out += candidate.chunks.closing(candidate.choice.finish_reason, usage)
+        return out
+
+    def _keep(self, candidate: Candidate, piece: Piece) -> bytes:
+        candidate.texts.append(piece.text)
+        candidate.entries += piece.entries
+        return b""
+
+    def _usage_so_far(self) -> Usage | None:
+        return self.usage if self._generation.continuous_usage else None
+
+    def _ending(self) -> bytes:
+        if self._generation.stream:
+            asked = self._generation.include_usage
+            return (shapes.usage_chunk(self._shape, self._identity, self.usage) if asked else b"") + shapes.DONE
+        choices = [self._whole_choice(index, candidate) for index, candidate in enumerate(self._best())]
+        return shapes.whole(self._shape, self._identity, choices, self.usage)
+
+    def _best(self) -> list[Candidate]:
+        """The n best candidates of each prompt, in the order of their mean log probs; all of them if all are wanted."""
+        n, best_of = self._generation.n, self._generation.best_of
+        if n == best_of:
+            return self._candidates
+        groups = [self._candidates[at : at + best_of] for at in range(0, len(self._candidates), best_of)]
+        ranked = [sorted(group, key=lambda candidate: -candidate.mean_log_prob) for group in groups]
+        return [candidate for group in ranked for candidate in group[:n]]
+
+    def _whole_choice(self, index: int, candidate: Candidate) -> dict[str, Any]:
+        assert candidate.choice.finish_reason is not None
+        told = self._render(candidate.entries) if self._render else None
+        return shapes.whole_choice(self._shape, index, "".join(candidate.texts), told, candidate.choice.finish_reason)
+
+
+def renderer(generation: Generation, vocabulary: Vocabulary) -> log_probs.Renderer | None:
+    """How the answer's log probs are written; None if none are wanted."""
+    wanted = generation.log_probs
+    if wanted is None:
+        return None
+    return (log_probs.chat if generation.chat else log_probs.completion)(vocabulary, wanted.top, wanted.as_ids)

@@ -28,10 +28,14 @@ class Detokenizer:
     Args:
         tokenizer: the model's own; the stream is stepped with it.
         prompt_ids: the prompt, of which the last few ids are the context of the first token.
+        skip_special_tokens: special tokens have no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), *, skip_special_tokens: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
         self._context = list(prompt_ids[-PROMPT_TAIL:])
         self._anchor = self._context
         self._pending: list[int] = []
@@ -74,7 +78,7 @@ class Detokenizer:
         self._pending = []
 
     def _primed(self) -> DecodeStream:
-        return DecodeStream(ids=self._context, skip_special_tokens=True)
+        return DecodeStream(ids=self._context, skip_special_tokens=self._skip)
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return self._tokenizer.decode(ids, skip_special_tokens=self._skip)

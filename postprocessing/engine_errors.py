@@ -39,6 +39,11 @@ ROWS = (
     ),
     Row(r"unknown session", Kind.UNAVAILABLE, "The engine has lost the request. Try again."),
     Row(
+        r"gather_(generation|context)_logits",
+        Kind.INVALID,
+        "The engine was built without {0} logits, which the requested log probs need.",
+    ),
+    Row(
         r"GuidedDecoder is not setup",
         Kind.INVALID,
         "The engine is not configured for guided decoding.",

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+Alternatives = Sequence[tuple[int, float]]
+"""The likeliest tokens at one place, (id, log prob), likeliest first."""
+
 
 class Status(IntEnum):
     """State of a sequence after an event; the values are those of docs/session_contract.md."""
 
+    PROMPT = -1
     RUNNING = 0
     END_ID = 1
     STOP_WORDS = 2
@@ -19,13 +23,24 @@ class Status(IntEnum):
 
 
 class Event(NamedTuple):
-    """New tokens of one sequence. A status above RUNNING makes it the last one.
+    """News of one sequence. A status above RUNNING makes it the last.
+
+    With Status.PROMPT it is about the prompt: `log_probs` and `top` are those of its second to last tokens, and the one
+    number in `tokens` says how many of its tokens were found in the engine's cache.
 
     Attributes:
         tokens: new token ids only; empty is allowed.
+        prompt: number of the prompt in the request.
+        sequence: number of the sequence among those of its prompt.
+        log_probs: of each token, if they were asked for.
+        top: of each token the likeliest alternatives, if they were asked for.
         error: the engine's message, with Status.ERROR. It is not fit for clients as it stands.
     """
 
     tokens: Sequence[int]
     status: Status = Status.RUNNING
+    prompt: int = 0
+    sequence: int = 0
+    log_probs: Sequence[float] = ()
+    top: Sequence[Alternatives] = ()
     error: str = ""

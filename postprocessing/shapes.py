@@ -30,25 +30,34 @@ class Identity(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Token counts."""
+    """Token counts.
+
+    Attributes:
+        cached_tokens: prompt tokens that the engine found in its cache; None if it does not say.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None = None
 
-    def body(self) -> dict[str, int]:
-        return {
+    def body(self) -> dict[str, Any]:
+        counts: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
+        if self.cached_tokens is not None:
+            counts["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        return counts
 
 
 class Shape(NamedTuple):
     """Where the two endpoints differ.
 
     Attributes:
+        opening: members of a choice in the first chunk (None: there is no such chunk).
         text_open, text_close: JSON around the escaped text of a streamed choice.
-        opening, closing: members of a choice without text: the first chunk (None: there is none) and the last.
+        closing: members of a choice in its last chunk.
     """
 
     id_prefix: str
@@ -81,37 +90,51 @@ COMPLETION = Shape(
 
 
 class Chunks:
-    """Renders the server-sent events of one streamed answer.
+    """Renders the server-sent events of one choice of a streamed answer.
 
     Args:
-        with_usage: the client asked for usage: every chunk has the member, null but in the last.
+        index: of the choice.
+        with_usage: the client asked for usage: every chunk has the member, null until the last.
     """
 
-    def __init__(self, shape: Shape, identity: Identity, *, with_usage: bool) -> None:
-        head = dumps(envelope(shape.chunk_object, identity))
+    def __init__(self, shape: Shape, identity: Identity, index: int, *, with_usage: bool) -> None:
         self._shape = shape
-        self._head = b"data: " + head[:-1]
-        self._choice = self._head + b',"choices":[{"index":0,'
-        self._no_usage = b',"usage":null}\n\n' if with_usage else b"}\n\n"
+        self._choice = head(shape, identity) + b',"choices":[{"index":%d,' % index
+        self._no_usage = b'"usage":null}\n\n' if with_usage else None
         self._text_head = self._choice + shape.text_open
-        self._text_tail = shape.text_close + b',"logprobs":null,"finish_reason":null}]' + self._no_usage
+        self._text_tail = shape.text_close + b',"logprobs":null,"finish_reason":null}]' + self._end(None)
 
-    def opening(self) -> bytes:
+    def opening(self, usage: Usage | None = None) -> bytes:
         """The first chunk, with the role; empty for shapes that have none."""
         if self._shape.opening is None:
             return b""
-        return self._choice + self._shape.opening + b',"logprobs":null,"finish_reason":null}]' + self._no_usage
+        return self._choice + self._shape.opening + b',"logprobs":null,"finish_reason":null}]' + self._end(usage)
 
-    def text(self, text: str) -> bytes:
-        return self._text_head + escape(text) + self._text_tail
+    def text(self, text: str, log_probs: dict[str, Any] | None = None, usage: Usage | None = None) -> bytes:
+        if log_probs is None and usage is None:
+            return self._text_head + escape(text) + self._text_tail
+        told = b',"logprobs":' + (b"null" if log_probs is None else dumps(log_probs)) + b',"finish_reason":null}]'
+        return self._text_head + escape(text) + self._shape.text_close + told + self._end(usage)
 
-    def closing(self, finish_reason: str) -> bytes:
+    def closing(self, finish_reason: str, usage: Usage | None = None) -> bytes:
         """The chunk with the finish reason: alone, with an empty delta."""
         reason = b',"logprobs":null,"finish_reason":"%b"}]' % finish_reason.encode()
-        return self._choice + self._shape.closing + reason + self._no_usage
+        return self._choice + self._shape.closing + reason + self._end(usage)
 
-    def usage(self, usage: Usage) -> bytes:
-        return self._head + b',"choices":[],"usage":' + dumps(usage.body()) + b"}\n\n"
+    def _end(self, usage: Usage | None) -> bytes:
+        if usage is not None:
+            return b',"usage":' + dumps(usage.body()) + b"}\n\n"
+        return b"}\n\n" if self._no_usage is None else b"," + self._no_usage
+
+
+def head(shape: Shape, identity: Identity) -> bytes:
+    """The beginning of a chunk, up to its choices."""
+    return b"data: " + dumps(envelope(shape.chunk_object, identity))[:-1]
+
+
+def usage_chunk(shape: Shape, identity: Identity, usage: Usage) -> bytes:
+    """The last chunk of a stream whose client asked for usage."""
+    return head(shape, identity) + b',"choices":[],"usage":' + dumps(usage.body()) + b"}\n\n"
 
 
 def envelope(object_name: str, identity: Identity) -> dict[str, Any]:
@@ -124,15 +147,21 @@ def envelope(object_name: str, identity: Identity) -> dict[str, Any]:
     }
 
 
-def whole(shape: Shape, identity: Identity, text: str, finish_reason: str, usage: Usage) -> bytes:
-    """The body of an answer that is not streamed."""
-    choice: dict[str, Any] = {"index": 0}
+def whole_choice(
+    shape: Shape, index: int, text: str, log_probs: dict[str, Any] | None, finish_reason: str
+) -> dict[str, Any]:
+    """A choice of an answer that is not streamed."""
+    choice: dict[str, Any] = {"index": index}
     if shape is CHAT:
         choice["message"] = {"role": "assistant", "content": text, "refusal": None}
     else:
         choice["text"] = text
-    choice |= {"logprobs": None, "finish_reason": finish_reason}
-    return dumps(envelope(shape.object, identity) | {"choices": [choice], "usage": usage.body()})
+    return choice | {"logprobs": log_probs, "finish_reason": finish_reason}
+
+
+def whole(shape: Shape, identity: Identity, choices: list[dict[str, Any]], usage: Usage) -> bytes:
+    """The body of an answer that is not streamed."""
+    return dumps(envelope(shape.object, identity) | {"choices": choices, "usage": usage.body()})
 
 
 def error_event(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Stop strings in a stream of text: found wherever the pieces are cut, held back until certain, never passed on."""
+"""Stop strings in a stream of text: found wherever the pieces are cut, held back until certain, not passed on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ class StopStrings:
 
     Args:
         stops: the strings to look for, none empty. With none, text passes straight through.
+        include: pass the one that ended the text on, too.
 
     Attributes:
         matched: the stop string that ended the text, once one did; nothing may be pushed after that.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         self._stops = tuple(stops)
+        self._include = include
         self._held = ""
         self.matched: str | None = None
 
@@ -28,7 +30,7 @@ class StopStrings:
         start = self._find(text)
         if start is not None:
             self._held = ""
-            return text[:start]
+            return text[: start + len(self.matched or "")] if self._include else text[:start]
         keep = self._held_length(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

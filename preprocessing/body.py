@@ -6,81 +6,66 @@ defaults (platform.openai.com/docs/api-reference).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from preprocessing import fields
 from preprocessing.errors import OpenAIError, invalid
+from preprocessing.messages import Message, Strict
 
 MAX_STOPS = 4  # OpenAI's own limit
 MAX_STOP_CHARS = 1024  # the held-back text per stream is bounded by this
 MAX_MESSAGES = 4096
-INT64 = Field(ge=-(2**63), le=2**63 - 1)
+MAX_N = 128  # OpenAI's own limit; the server's may be lower
+MAX_BIASES = 1024
+MAX_WORDS = 128  # bad words, stop token ids
+MAX_TOP_LOG_PROBS = 20  # chat; OpenAI's own limit
+MAX_LOG_PROBS = 5  # completions; OpenAI's own limit
+MAX_TOP_K = 1024  # what TensorRT-LLM's kernels take
 
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-class Strict(BaseModel):
-    """Strict types, no unknown members, immutable."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class StreamOptions(Strict):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     # A padding field against traffic analysis that openai clients may send; it asks for nothing we would do.
     include_obfuscation: bool | None = None
 
 
-class TextPart(Strict):
-    type: Literal["text"]
-    text: str
-
-
-class Message(Strict):
-    """One message of a chat.
-
-    The members after `name` are what SDK objects carry back from earlier answers; they do not reach the prompt.
-    """
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
-    name: str | None = None
-    refusal: Any = None
-    annotations: Any = None
-    provider_specific_fields: Any = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: None = None
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise PydanticCustomError("content_required", "content")
-        return self
-
-    def text(self) -> str:
-        """The content as one string; text parts are joined by newlines."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
-
-
 class Body(Strict):
-    """What chat and completions share."""
+    """What chat and completions share. The members from `top_k` on are extensions, under the names of vLLM."""
 
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
-    seed: Annotated[int, INT64] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] = 1
+    seed: Int64 | None = None
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] = Field(
+        default_factory=dict
+    )
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOP_K)] = 0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    ignore_eos: bool = False
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_WORDS)] = Field(default_factory=list)
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    bad_words: Annotated[list[StopString], Field(max_length=MAX_WORDS)] = Field(default_factory=list)
+    return_tokens_as_token_ids: bool = False
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -91,39 +76,102 @@ class ChatBody(Body):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOG_PROBS)] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    # The template writes the special tokens itself.
+    add_special_tokens: bool = False
 
 
 class CompletionBody(Body):
-    """POST /v1/completions. A prompt is text or token ids, alone or in a list of one."""
+    """POST /v1/completions. A prompt is text or token ids, alone or in a list of several."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    # Lists fail fast: a long one of the wrong kind is one error, not one for each item.
+    prompt: (
+        str
+        | Annotated[list[str], Field(fail_fast=True)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(fail_fast=True)]
+    )
+    suffix: str | None = None
+    echo: bool = False
+    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOG_PROBS)] | None = None
+    add_special_tokens: bool = True
 
 
-SCHEMAS: dict[str, tuple[type[Body], Mapping[str, fields.Field]]] = {
-    "chat/completions": (ChatBody, fields.CHAT),
-    "completions": (CompletionBody, fields.COMPLETIONS),
+class Rule(NamedTuple):
+    """A field that is only allowed under a condition: what to say, and whether a body breaks it."""
+
+    field: str
+    needed: str
+    broken: Callable[[Any], bool]
+
+
+COMMON_RULES = (Rule("stream_options", "'stream' is true", lambda b: b.stream_options is not None and not b.stream),)
+CHAT_RULES = (
+    *COMMON_RULES,
+    Rule("top_logprobs", "'logprobs' is true", lambda b: b.top_logprobs is not None and not b.logprobs),
+    Rule(
+        "continue_final_message",
+        "'add_generation_prompt' is false",
+        lambda b: (
+            b.continue_final_message and b.add_generation_prompt and "add_generation_prompt" in b.model_fields_set
+        ),
+    ),
+    Rule(
+        "continue_final_message",
+        "the last message is the assistant's",
+        lambda b: b.continue_final_message and b.messages[-1].role != "assistant",
+    ),
+)
+COMPLETION_RULES = (
+    *COMMON_RULES,
+    Rule("best_of", "it is at least 'n'", lambda b: b.best_of is not None and b.best_of < b.n),
+    Rule("best_of", "'stream' is false, or it equals 'n'", lambda b: (b.best_of or b.n) > b.n and b.stream),
+    Rule("max_tokens", "it is at least 1, or 'echo' is true", lambda b: b.max_tokens == 0 and not b.echo),
+    Rule("echo", "there is no 'suffix'", lambda b: b.echo and bool(b.suffix)),
+)
+
+
+class Schema(NamedTuple):
+    """What an endpoint takes."""
+
+    body: type[Body]
+    fields: Mapping[str, fields.Field]
+    rules: Sequence[Rule]
+
+
+SCHEMAS: dict[str, Schema] = {
+    "chat/completions": Schema(ChatBody, fields.CHAT, CHAT_RULES),
+    "completions": Schema(CompletionBody, fields.COMPLETIONS, COMPLETION_RULES),
 }
 
 
-def parse(endpoint: str, raw: bytes) -> ChatBody | CompletionBody:
+def parse(endpoint: str, raw: bytes, *, ignore_unknown: bool = False) -> ChatBody | CompletionBody:
     """Decodes and checks a request.
 
     Args:
         endpoint: a key of `SCHEMAS`.
         raw: the request body as the client sent it.
+        ignore_unknown: drop fields that the endpoint does not know, instead of refusing them.
 
     Raises:
         OpenAIError: 400 that names the field, what is wanted and what came.
     """
-    schema, table = SCHEMAS[endpoint]
-    honoured = fields.check(decode(raw), table)
+    schema = SCHEMAS[endpoint]
+    honoured = fields.check(decode(raw), schema.fields, ignore_unknown=ignore_unknown)
     try:
-        body = schema.model_validate(honoured)
+        body = schema.body.model_validate(honoured)
     except ValidationError as error:
         raise translate(error) from None
-    if body.stream_options is not None and not body.stream:
-        raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+    for rule in schema.rules:
+        if rule.broken(body):
+            raise invalid(f"'{rule.field}' is only allowed when {rule.needed}.", rule.field)
     assert isinstance(body, ChatBody | CompletionBody)
     return body
 
@@ -142,6 +190,10 @@ def decode(raw: bytes) -> dict[str, Any]:
 # What pydantic calls an error → what we say. `{…}` are members of the error's own context.
 MESSAGES: dict[str, str] = {
     "missing": "Missing required field '{field}'.",
+    "tool_call_id_required": "'{field}' needs a 'tool_call_id'.",
+    "not_of_role": "'{field}.{member}' is not allowed with the role '{role}'.",
+    "greater_than": "'{field}' must be greater than {gt}; got {input}.",
+    "dict_type": "'{field}' must be an object; got {input}.",
     "content_required": "'{field}' needs a 'content'.",
     "extra_forbidden": "Unknown field: '{field}'.",
     "greater_than_equal": "'{field}' must be at least {ge}; got {input}.",
@@ -176,8 +228,8 @@ def translate(error: ValidationError) -> OpenAIError:
     """
     found = [(path(each), each) for each in error.errors(include_url=False)]
     steps, worst = max(found, key=lambda each: len(each[0]))
-    field = dotted(steps)
-    details = dict(worst.get("ctx", {}), field=field, input=shown(worst.get("input")))
+    details: dict[str, Any] = dict(worst.get("ctx", {}), input=shown(worst.get("input")))
+    field = details["field"] = dotted(steps)
     wanted = MESSAGES.get(worst["type"], "'{field}' has an invalid value: {input}.")
     if sum(other == steps for other, _ in found) > 1:
         wanted = UNIONS.get(str(steps[-1]), wanted)
@@ -195,6 +247,7 @@ def path(error: ErrorDetails) -> list[int | str]:
 
 UNION_MEMBERS = {
     "str", "constrained-str", "list[str]", "list[constrained-str]", "list[TextPart]", "list[int]", "list[list[int]]",
+    "constrained-list",
 }  # fmt: skip
 
 

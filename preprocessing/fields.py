@@ -27,7 +27,9 @@ class Field(NamedTuple):
 
 
 HONOURED = Field("honoured")
+EXTENSION = Field("honoured", "an extension, as vLLM names it")
 BOOKKEEPING = Field("accepted", "for the provider's records; the answer does not depend on it")
+MIN_P = Field("refused", "cannot be expressed in the engine's contract", (0,))
 
 
 def refused(*neutral: Any) -> Field:
@@ -40,27 +42,42 @@ COMMON: dict[str, Field] = {
     "max_tokens": HONOURED,
     "temperature": HONOURED,
     "top_p": HONOURED,
+    "n": HONOURED,
     "seed": HONOURED,
+    "presence_penalty": HONOURED,
+    "frequency_penalty": HONOURED,
+    "logit_bias": HONOURED,
+    "logprobs": HONOURED,
     "stop": HONOURED,
     "stream": HONOURED,
     "stream_options": HONOURED,
     "user": BOOKKEEPING,
-    "n": refused(1),
-    "presence_penalty": refused(0),
-    "frequency_penalty": refused(0),
-    "logit_bias": refused({}),
+    "top_k": EXTENSION,
+    "min_p": MIN_P,
+    "repetition_penalty": EXTENSION,
+    "min_tokens": EXTENSION,
+    "ignore_eos": EXTENSION,
+    "stop_token_ids": EXTENSION,
+    "include_stop_str_in_output": EXTENSION,
+    "skip_special_tokens": EXTENSION,
+    "add_special_tokens": EXTENSION,
+    "bad_words": EXTENSION,
+    "return_tokens_as_token_ids": EXTENSION,
 }
 
 CHAT: dict[str, Field] = COMMON | {
     "messages": HONOURED,
     "max_completion_tokens": HONOURED,
+    "top_logprobs": HONOURED,
+    "add_generation_prompt": EXTENSION,
+    "continue_final_message": EXTENSION,
+    "chat_template_kwargs": Field("honoured", "an extension, as vLLM names it; only keys that the server allows"),
     "metadata": BOOKKEEPING,
     "store": BOOKKEEPING,
     "service_tier": BOOKKEEPING,
     "safety_identifier": BOOKKEEPING,
     "prompt_cache_key": BOOKKEEPING,
-    "logprobs": refused(False),
-    "top_logprobs": refused(),
+    "prompt_cache_retention": BOOKKEEPING,
     "response_format": refused({"type": "text"}),
     "tools": refused([]),
     "tool_choice": refused("none", "auto"),
@@ -68,23 +85,22 @@ CHAT: dict[str, Field] = COMMON | {
     "functions": refused([]),
     "function_call": refused("none", "auto"),
     "reasoning_effort": refused(),
-    "modalities": refused(["text"]),
-    "audio": refused(),
-    "prediction": refused(),
-    "verbosity": refused(),
-    "web_search_options": refused(),
+    "modalities": Field("refused", "text is all that the model writes", (["text"],)),
+    "audio": Field("refused", "text is all that the model writes"),
+    "prediction": Field("refused", "cannot be expressed in the engine's contract"),
+    "verbosity": Field("refused", "models have no such setting", ("medium",)),
+    "web_search_options": Field("refused", "the server does not search"),
 }
 
 COMPLETIONS: dict[str, Field] = COMMON | {
     "prompt": HONOURED,
-    "suffix": refused(""),
-    "echo": refused(False),
-    "best_of": refused(1),
-    "logprobs": refused(),
+    "suffix": Field("honoured", "for models whose vocabulary has the tokens of fill-in-the-middle"),
+    "echo": HONOURED,
+    "best_of": HONOURED,
 }
 
 
-def check(body: Mapping[str, Any], table: Mapping[str, Field]) -> dict[str, Any]:
+def check(body: Mapping[str, Any], table: Mapping[str, Field], *, ignore_unknown: bool = False) -> dict[str, Any]:
     """Keeps the honoured fields of a request body.
 
     Args:
@@ -97,10 +113,12 @@ def check(body: Mapping[str, Any], table: Mapping[str, Field]) -> dict[str, Any]
     honoured: dict[str, Any] = {}
     for name, value in body.items():
         field = table.get(name)
+        if field is None and ignore_unknown:
+            continue
         if field is None:
             raise invalid(f"Unknown field: '{name[:64]}'.", name[:64])
         if field.use == "refused" and not is_neutral(value, field):
-            raise invalid(f"The field '{name}' is {field.note}.", name)
+            raise invalid(f"The field '{name}' is refused: {field.note}.", name)
         if field.use == "honoured":
             honoured[name] = value
     return honoured

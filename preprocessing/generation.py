@@ -1,74 +1,95 @@
-"""A checked body → what to generate: prompt ids, limits, sampling and how to answer. Chat and completions become one
-here.
+"""A checked body → what to generate: prompts, limits, sampling and how to answer. Chat and completions become one here.
 
-In: a body of `preprocessing.body` and the model it names. Out: a `Generation`. It knows nothing of tensors or chunks.
+In: the client's bytes and the model. Out: a `Generation`. It knows nothing of tensors or chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preprocessing.body import ChatBody, CompletionBody, parse
+from preprocessing.body import MAX_WORDS, Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
+from preprocessing.model import Model
 from preprocessing.tokenizer import Tokenizer
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chat has none but the context
 SMALLEST_TEMPERATURE = 1e-5  # dividing float32 logits by less overflows; nothing but the likeliest token is left anyway
-# Templates know three roles; OpenAI renamed "system" to "developer" for its newer models.
-TEMPLATE_ROLES = {"developer": "system"}
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model as clients know it.
-
-    Attributes:
-        name: what clients put into `model`.
-        max_model_len: prompt and answer together, in tokens.
-        created: Unix time in seconds, for /v1/models.
-    """
-
-    name: str
-    tokenizer: Tokenizer
-    max_model_len: int
-    created: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn; `seed` is never absent, so that an engine with a fixed default does not repeat itself."""
+    """How tokens are drawn; `seed` is never absent, so that an engine with a fixed default does not repeat itself.
+
+    Attributes:
+        top_k: 0 for no limit.
+        bias: token id → what is added to its logit.
+        bad_words: token sequences that are never written.
+    """
 
     temperature: float
     top_p: float
+    top_k: int
     seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    min_tokens: int
+    bias: dict[int, float]
+    bad_words: list[list[int]]
 
     @property
     def greedy(self) -> bool:
-        return self.temperature < SMALLEST_TEMPERATURE or self.top_p == 0
+        return self.temperature < SMALLEST_TEMPERATURE or self.top_p == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogProbs:
+    """Log probs are wanted: with so many alternatives, of the prompt's tokens too, tokens named by text or by id."""
+
+    top: int
+    prompt: bool
+    as_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt and the most new tokens it may get (0: its log probs are all that is wanted)."""
+
+    ids: list[int]
+    text: str | None
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer to be generated.
+    """Everything that one request asks for.
 
     Attributes:
         chat: chat completion (True) or text completion.
-        prompt_ids: the prompt's tokens, never empty.
-        max_tokens: most new tokens, already within the context.
-        end_ids: token ids that end the answer and are not shown, the foremost first.
-        stops: strings that end the answer and are not shown.
+        n: choices per prompt; the best of `best_of` candidates.
+        end_ids: the model's own end tokens, the foremost first; empty if they are to be ignored.
+        stop_ids: further tokens that end an answer. Neither are shown.
+        stops: strings that end an answer; shown only with `include_stop`.
+        echo: the prompt's text comes first.
     """
 
     chat: bool
     model: str
-    prompt_ids: list[int]
-    max_tokens: int
+    prompts: list[Prompt]
+    n: int
+    best_of: int
     end_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
     stops: tuple[str, ...]
+    include_stop: bool
     sampling: Sampling
+    log_probs: LogProbs | None
+    skip_special_tokens: bool
     stream: bool
     include_usage: bool
+    continuous_usage: bool
+    echo: bool
 
 
 def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
@@ -82,21 +103,30 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
     Raises:
         OpenAIError: the request is at fault; the message says how.
     """
-    body = parse(endpoint, raw)
+    body = parse(endpoint, raw, ignore_unknown=model.limits.ignore_unknown)
     require_model(body.model, [model.name])
-    chat = isinstance(body, ChatBody)
-    prompt_ids = chat_prompt(body, model) if isinstance(body, ChatBody) else completion_prompt(body, model)
+    completion = body if isinstance(body, CompletionBody) else None
+    best_of = (completion and completion.best_of) or body.n
+    check_choices(len(as_list(completion.prompt)) if completion else 1, best_of, model.limits.max_choices)
+    prompts = chat_prompts(body, model) if isinstance(body, ChatBody) else completion_prompts(body, model)
     options = body.stream_options
     return Generation(
-        chat=chat,
+        chat=completion is None,
         model=model.name,
-        prompt_ids=prompt_ids,
-        max_tokens=token_limit(body, len(prompt_ids), model.max_model_len),
-        end_ids=model.tokenizer.end_ids,
+        prompts=[limited(body, ids, text, model.max_model_len) for ids, text in prompts],
+        n=body.n,
+        best_of=best_of,
+        end_ids=() if body.ignore_eos else model.tokenizer.end_ids,
+        stop_ids=tuple(within_vocabulary(body.stop_token_ids, model.tokenizer, "stop_token_ids")),
         stops=body.stops,
-        sampling=Sampling(body.temperature, body.top_p, seed if body.seed is None else body.seed),
+        include_stop=body.include_stop_str_in_output,
+        sampling=sampling(body, model.tokenizer, seed),
+        log_probs=log_probs(body),
+        skip_special_tokens=body.skip_special_tokens,
         stream=body.stream,
         include_usage=bool(options and options.include_usage),
+        continuous_usage=bool(options and options.include_usage and options.continuous_usage_stats),
+        echo=completion is not None and completion.echo,
     )
 
 
@@ -107,27 +137,73 @@ def require_model(wanted: str, names: Iterable[str]) -> None:
         raise OpenAIError(Kind.MODEL_NOT_FOUND, f"The model '{shown}' does not exist.", "model")
 
 
-def chat_prompt(body: ChatBody, model: Model) -> list[int]:
-    """The conversation through the model's chat template; the template itself writes the special tokens."""
-    messages = []
-    for message in body.messages:
-        entry = {"role": TEMPLATE_ROLES.get(message.role, message.role), "content": message.text()}
-        messages.append(entry | ({"name": message.name} if message.name is not None else {}))
-    return nonempty(model.tokenizer.encode(model.tokenizer.render(messages), add_special_tokens=False), "messages")
+def check_choices(prompts: int, best_of: int, most: int) -> None:
+    if prompts * best_of > most:
+        raise invalid(
+            f"The request asks for {prompts * best_of} answers ({prompts} prompt(s) times {best_of}), "
+            f"but the server allows {most}.",
+            "n" if best_of > 1 else "prompt",
+        )
 
 
-def completion_prompt(body: CompletionBody, model: Model) -> list[int]:
-    """The prompt's tokens; an empty text is the BOS token alone where the model has one."""
-    prompt = body.prompt
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        if len(prompt) > 1:
-            raise invalid("A list of several prompts is not supported yet; send one prompt.", "prompt")
-        prompt = prompt[0]
+# --- Prompts ---------------------------------------------------------------------------------------------------------
+
+
+def chat_prompts(body: ChatBody, model: Model) -> list[tuple[list[int], str | None]]:
+    """The conversation through the model's chat template: one prompt."""
+    text = model.tokenizer.render(
+        body.messages,
+        add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
+        continue_final_message=body.continue_final_message,
+        variables=allowed_variables(body, model.limits.template_variables),
+    )
+    ids = model.tokenizer.encode(text, add_special_tokens=body.add_special_tokens)
+    return [(nonempty(ids, "messages"), None)]
+
+
+def allowed_variables(body: ChatBody, allowed: Sequence[str]) -> dict[str, object]:
+    """Only variables that the server knows reach a template: others could replace what the server itself passes."""
+    for name in body.chat_template_kwargs:
+        if name not in allowed:
+            field = f"chat_template_kwargs.{name[:64]}"
+            raise invalid(f"'{field}' is not allowed; allowed are: {', '.join(allowed) or 'none'}.", field)
+    return body.chat_template_kwargs
+
+
+def completion_prompts(body: CompletionBody, model: Model) -> list[tuple[list[int], str | None]]:
+    """Each prompt's tokens, and its text if it came as text."""
+    found: list[tuple[list[int], str | None]] = []
+    for prompt in as_list(body.prompt):
+        if isinstance(prompt, str):
+            ids = text_prompt(body, prompt, model.tokenizer)
+            found.append((nonempty(ids, "prompt"), prompt))
+        else:
+            if body.suffix:
+                raise invalid("'suffix' is only allowed when 'prompt' is text.", "suffix")
+            ids = within_vocabulary(list(prompt), model.tokenizer, "prompt")
+            found.append((nonempty(ids, "prompt"), None))
+    if not found:
+        raise invalid("'prompt' must not be an empty list.", "prompt")
+    return found
+
+
+def as_list(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str] | list[list[int]]:
+    """The four forms of a prompt as a list of prompts."""
     if isinstance(prompt, str):
-        bos = [] if model.tokenizer.bos_id is None else [model.tokenizer.bos_id]
-        return nonempty(model.tokenizer.encode(prompt, add_special_tokens=True) or bos, "prompt")
-    ids = [token for token in prompt if isinstance(token, int)]
-    return nonempty(within_vocabulary(ids, model.tokenizer.vocab_size), "prompt")
+        return [prompt]
+    if prompt and isinstance(prompt[0], int):
+        return [prompt]
+    return prompt  # type: ignore[return-value]
+
+
+def text_prompt(body: CompletionBody, text: str, tokenizer: Tokenizer) -> list[int]:
+    """A text's tokens; an empty text is the BOS token alone where the model has one."""
+    if body.suffix:
+        if tokenizer.fim is None:
+            raise invalid("This model cannot fill in the middle: its vocabulary has no tokens for it.", "suffix")
+        text = f"{tokenizer.fim.prefix}{text}{tokenizer.fim.suffix}{body.suffix}{tokenizer.fim.middle}"
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return tokenizer.encode(text, add_special_tokens=body.add_special_tokens) or bos
 
 
 def nonempty(ids: list[int], param: str) -> list[int]:
@@ -136,34 +212,41 @@ def nonempty(ids: list[int], param: str) -> list[int]:
     return ids
 
 
-def within_vocabulary(ids: list[int], vocab_size: int) -> list[int]:
+def within_vocabulary(ids: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
     for token in ids:
-        if not 0 <= token < vocab_size:
-            raise invalid(f"Token id {token} in 'prompt' is outside the vocabulary (0 to {vocab_size - 1}).", "prompt")
+        if not 0 <= token < tokenizer.vocab_size:
+            last = tokenizer.vocab_size - 1
+            raise invalid(f"Token id {token} in '{param}' is outside the vocabulary (0 to {last}).", param)
     return ids
 
 
-def token_limit(body: ChatBody | CompletionBody, prompt_len: int, max_model_len: int) -> int:
-    """The most new tokens: what was asked for, or the default of the endpoint, never past the context.
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+def limited(body: Body, ids: list[int], text: str | None, max_model_len: int) -> Prompt:
+    """A prompt with the most new tokens: what was asked for, or the endpoint's default, never past the context.
 
     Raises:
         OpenAIError: 400 context_length_exceeded, with the numbers, as OpenAI does.
     """
-    wanted, param = asked_tokens(body)
-    room = max_model_len - prompt_len
+    wanted = asked_tokens(body)
+    chat = isinstance(body, ChatBody)
+    room = max_model_len - len(ids)
     if room < max(1, wanted or 1):
-        raise OpenAIError(Kind.CONTEXT_LENGTH, context_message(max_model_len, prompt_len, wanted), param)
-    if wanted is not None:
-        return wanted
-    return room if isinstance(body, ChatBody) else min(COMPLETION_MAX_TOKENS, room)
+        message = context_message(max_model_len, len(ids), wanted)
+        raise OpenAIError(Kind.CONTEXT_LENGTH, message, "messages" if chat else "prompt")
+    most = wanted if wanted is not None else room if chat else min(COMPLETION_MAX_TOKENS, room)
+    if body.min_tokens > most:
+        raise invalid(
+            f"'min_tokens' must be at most the {most} tokens of the answer; got {body.min_tokens}.", "min_tokens"
+        )
+    return Prompt(ids, text, most)
 
 
-def asked_tokens(body: ChatBody | CompletionBody) -> tuple[int | None, str]:
-    """The client's own limit, if it gave one, and the field to blame for the length; the newer name wins."""
-    if isinstance(body, CompletionBody):
-        return body.max_tokens, "prompt"
-    newer = body.max_completion_tokens
-    return (body.max_tokens if newer is None else newer), "messages"
+def asked_tokens(body: Body) -> int | None:
+    """The client's own limit, if it gave one; of two names the newer one wins."""
+    newer = body.max_completion_tokens if isinstance(body, ChatBody) else None
+    return body.max_tokens if newer is None else newer
 
 
 def context_message(max_model_len: int, prompt_len: int, wanted: int | None) -> str:
@@ -172,3 +255,50 @@ def context_message(max_model_len: int, prompt_len: int, wanted: int | None) -> 
         f"This model's maximum context length is {max_model_len} tokens, but the request has "
         f"{prompt_len + (wanted or 0)} tokens ({asked}). Shorten the prompt or ask for fewer tokens."
     )
+
+
+# --- Sampling --------------------------------------------------------------------------------------------------------
+
+
+def sampling(body: Body, tokenizer: Tokenizer, seed: int) -> Sampling:
+    return Sampling(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=max(0, body.top_k),
+        seed=seed if body.seed is None else body.seed,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repetition_penalty=body.repetition_penalty,
+        min_tokens=body.min_tokens,
+        bias=biases(body.logit_bias, tokenizer),
+        bad_words=bad_words(body.bad_words, tokenizer),
+    )
+
+
+def biases(given: dict[str, float], tokenizer: Tokenizer) -> dict[int, float]:
+    """Token ids are strings in JSON."""
+    for key in given:
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < tokenizer.vocab_size):
+            last = tokenizer.vocab_size - 1
+            raise invalid(f"'logit_bias' has the key '{key[:32]}', which is no token id (0 to {last}).", "logit_bias")
+    return {int(key): value for key, value in given.items()}
+
+
+def bad_words(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """A word is banned at the beginning of a text and after a space: those are different tokens."""
+    found: list[list[int]] = []
+    for word in words:
+        for text in (word, " " + word.lstrip()):
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            if ids and ids not in found:
+                found.append(ids)
+    return found[: 2 * MAX_WORDS]
+
+
+def log_probs(body: Body) -> LogProbs | None:
+    if isinstance(body, ChatBody):
+        return LogProbs(body.top_logprobs or 0, False, body.return_tokens_as_token_ids) if body.logprobs else None
+    assert isinstance(body, CompletionBody)
+    if body.logprobs is None:
+        return None
+    return LogProbs(body.logprobs, body.echo, body.return_tokens_as_token_ids)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from preprocessing.generation import Model, require_model
+from preprocessing.generation import require_model
+from preprocessing.model import Model
 from preprocessing.wire import dumps
 
 OWNER = "openai_bls"

@@ -7,25 +7,52 @@ Source: TensorRT-LLM's Triton backend, `inflight_batcher_llm/tensorrt_llm/config
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.generation import Generation
+from preprocessing.generation import Generation, LogProbs, Prompt, Sampling
 
 Array = npt.NDArray[Any]
 NO_END_ID = -1
+
+
+class Asked(NamedTuple):
+    """What the rows look at: the request, one of its prompts, its sampling, and the size of the vocabulary."""
+
+    generation: Generation
+    prompt: Prompt
+    sampling: Sampling
+    vocab_size: int
 
 
 class Row(NamedTuple):
     """One input tensor: its dtype and the value it takes from a request (None: leave it out)."""
 
     dtype: type[np.generic]
-    value: Callable[[Generation], Any]
+    value: Callable[[Asked], Any]
 
 
-def word_list(words: Sequence[Sequence[int]]) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a transport needs for one prompt.
+
+    Attributes:
+        tensors: inputs of the contract by name, but for those of log probs, which transports ask for in their own way.
+        max_tokens: value of request_output_len, to tell why an answer ended.
+        sequences: value of num_return_sequences.
+    """
+
+    tensors: dict[str, Array]
+    max_tokens: int
+    sequences: int
+    prompt_len: int
+    log_probs: LogProbs | None
+
+
+def word_list(words: Sequence[Sequence[int]]) -> list[list[int]] | None:
     """The contract's encoding of token sequences: all ids in a row, then the end offset of each word, padded with -1.
 
     >>> word_list([[5, 6], [9]])
@@ -33,33 +60,73 @@ def word_list(words: Sequence[Sequence[int]]) -> list[list[int]]:
     """
     ids = [token for word in words for token in word]
     ends = np.cumsum([len(word) for word in words]).tolist()
-    return [ids, ends + [-1] * (len(ids) - len(ends))]
+    return [ids, ends + [-1] * (len(ids) - len(ends))] if ids else None
 
 
-def further_ends(generation: Generation) -> list[list[int]] | None:
-    """The contract has one `end_id`; models with several end-of-sequence tokens pass the others as stop words."""
-    return word_list([[token] for token in generation.end_ids[1:]]) if generation.end_ids[1:] else None
+def stop_words(generation: Generation) -> list[list[int]] | None:
+    """The contract has one `end_id`; models with several end tokens pass the others as stop words."""
+    return word_list([[token] for token in (*generation.end_ids[1:], *generation.stop_ids)])
+
+
+def dense(bias: dict[int, float], vocab_size: int) -> Array | None:
+    """Biases as a vector over the vocabulary."""
+    if not bias:
+        return None
+    vector = np.zeros(vocab_size, np.float32)
+    vector[list(bias)] = list(bias.values())
+    return vector
+
+
+def unless(value: Any, default: Any) -> list[Any] | None:
+    """A scalar, left out where the engine's default is the same: fewer tensors, and older engines know fewer."""
+    return None if value == default else [value]
 
 
 ROWS: dict[str, Row] = {
-    "input_ids": Row(np.int32, lambda g: g.prompt_ids),
-    "input_lengths": Row(np.int32, lambda g: [len(g.prompt_ids)]),
-    "request_output_len": Row(np.int32, lambda g: [g.max_tokens]),
-    "streaming": Row(np.bool_, lambda g: [True]),
-    "exclude_input_in_output": Row(np.bool_, lambda g: [True]),
-    "end_id": Row(np.int32, lambda g: [g.end_ids[0] if g.end_ids else NO_END_ID]),
-    "stop_words_list": Row(np.int32, further_ends),
+    "input_ids": Row(np.int32, lambda a: a.prompt.ids),
+    "input_lengths": Row(np.int32, lambda a: [len(a.prompt.ids)]),
+    # Log probs of a prompt come with its first new token, so there has to be one.
+    "request_output_len": Row(np.int32, lambda a: [max(1, a.prompt.max_tokens)]),
+    "streaming": Row(np.bool_, lambda a: [True]),
+    "exclude_input_in_output": Row(np.bool_, lambda a: [True]),
+    "num_return_sequences": Row(np.int32, lambda a: unless(a.generation.best_of, 1)),
+    "end_id": Row(np.int32, lambda a: [a.generation.end_ids[0] if a.generation.end_ids else NO_END_ID]),
+    "stop_words_list": Row(np.int32, lambda a: stop_words(a.generation)),
+    "bad_words_list": Row(np.int32, lambda a: word_list(a.sampling.bad_words)),
+    "embedding_bias": Row(np.float32, lambda a: dense(a.sampling.bias, a.vocab_size)),
     # Greedy is top_k 1 on every version of the engine; a temperature of 0 is not.
-    "runtime_top_k": Row(np.int32, lambda g: [1] if g.sampling.greedy else None),
-    "temperature": Row(np.float32, lambda g: None if g.sampling.greedy else [g.sampling.temperature]),
+    "runtime_top_k": Row(np.int32, lambda a: [1] if a.sampling.greedy else unless(a.sampling.top_k, 0)),
+    "temperature": Row(np.float32, lambda a: None if a.sampling.greedy else [a.sampling.temperature]),
     # Without top_k and top_p the engine decodes greedily whatever the temperature, so 1.0 is sent, too.
-    "runtime_top_p": Row(np.float32, lambda g: None if g.sampling.greedy else [g.sampling.top_p]),
+    "runtime_top_p": Row(np.float32, lambda a: None if a.sampling.greedy else [a.sampling.top_p]),
     # Seeds may be negative for OpenAI and are unsigned for the engine.
-    "seed": Row(np.uint64, lambda g: [g.sampling.seed & (2**64 - 1)]),
+    "seed": Row(np.uint64, lambda a: [a.sampling.seed & (2**64 - 1)]),
+    "presence_penalty": Row(np.float32, lambda a: unless(a.sampling.presence_penalty, 0)),
+    "frequency_penalty": Row(np.float32, lambda a: unless(a.sampling.frequency_penalty, 0)),
+    "repetition_penalty": Row(np.float32, lambda a: unless(a.sampling.repetition_penalty, 1)),
+    # Absent means 1 for some engines: an answer may be empty unless the client says otherwise.
+    "min_tokens": Row(np.int32, lambda a: [a.sampling.min_tokens]),
 }
 
 
-def tensors(generation: Generation) -> dict[str, Array]:
-    """Input tensors by name, each of shape [1, …]."""
-    found = {name: (row.dtype, row.value(generation)) for name, row in ROWS.items()}
-    return {name: np.array([value], dtype) for name, (dtype, value) in found.items() if value is not None}
+def submissions(generation: Generation, vocab_size: int) -> list[Submission]:
+    """One submission for each prompt; tensors are of shape [1, …]."""
+    return [submission(Asked(generation, prompt, generation.sampling, vocab_size)) for prompt in generation.prompts]
+
+
+def submission(asked: Asked) -> Submission:
+    found = {name: (row.dtype, row.value(asked)) for name, row in ROWS.items()}
+    return Submission(
+        tensors={name: np.array([value], dtype) for name, (dtype, value) in found.items() if value is not None},
+        max_tokens=max(1, asked.prompt.max_tokens),
+        sequences=asked.generation.best_of,
+        prompt_len=len(asked.prompt.ids),
+        log_probs=wanted_log_probs(asked.generation),
+    )
+
+
+def wanted_log_probs(generation: Generation) -> LogProbs | None:
+    """What the client wants, or what it takes to find the best of several candidates."""
+    if generation.log_probs is None and generation.best_of > generation.n:
+        return LogProbs(top=0, prompt=False, as_ids=False)
+    return generation.log_probs

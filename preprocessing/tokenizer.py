@@ -9,12 +9,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import tokenizers
 
 from preprocessing.errors import invalid
+from preprocessing.messages import Message
+
+MAX_SAID = 300  # characters of a template's own message in an error
+
+
+class FillInTheMiddle(NamedTuple):
+    """The tokens that mark prefix, suffix and the place to fill."""
+
+    prefix: str
+    suffix: str
+    middle: str
+
+
+# As their vocabularies name them: StarCoder, Qwen coder, DeepSeek coder, Code Llama, CodeGemma (as Qwen), Granite
+# (StarCoder).
+FIM_TOKENS = (
+    FillInTheMiddle("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    FillInTheMiddle("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    FillInTheMiddle("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+    FillInTheMiddle("▁<PRE>", "▁<SUF>", "▁<MID>"),
+)
+PROBE = "a text to look for"
 
 
 class Tokenizer:
@@ -32,15 +54,29 @@ class Tokenizer:
         self.vocab_size = self.backend.get_vocab_size(with_added_tokens=True)
         self.bos_id: int | None = pretrained.bos_token_id
         self.has_chat_template = pretrained.chat_template is not None
+        self.fim = self._fim()
+        self._takes_parts = self.has_chat_template and not self._shows(PROBE)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; the first ones may be special (BOS) if asked for."""
         return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt that the model's chat template makes of a conversation, open for the assistant's answer.
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
+        """The prompt that the model's chat template makes of a conversation.
 
         The template comes from the model's folder only and runs in Jinja's immutable sandbox (inside transformers).
+
+        Args:
+            add_generation_prompt: leave it open for the assistant's answer.
+            continue_final_message: leave the last message open instead.
+            variables: further variables of the template; the caller decides which are allowed.
 
         Raises:
             OpenAIError: 400 if there is no template or if it does not take these messages.
@@ -48,15 +84,43 @@ class Tokenizer:
         if not self.has_chat_template:
             raise invalid("This model has no chat template; use /v1/completions.", "messages")
         try:
-            return str(self._pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+            return str(
+                self._pretrained.apply_chat_template(
+                    [message.for_template(as_parts=self._takes_parts) for message in messages],
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=continue_final_message,
+                    **(variables or {}),
+                )
+            )
         except jinja2.TemplateError as error:
-            raise invalid(f"The model's chat template refuses these messages: {error.message}", "messages") from None
-        except (TypeError, ValueError, KeyError):
+            said = (error.message or "")[:MAX_SAID]
+            raise invalid(f"The model's chat template refuses these messages: {said}", "messages") from None
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError):
             raise invalid("The model's chat template cannot render these messages.", "messages") from None
 
+    def _shows(self, text: str) -> bool:
+        """Whether the template writes a content that is plain text. Some go through parts and find none in a text."""
+        try:
+            message = {"role": "user", "content": text}
+            rendered = self._pretrained.apply_chat_template([message], tokenize=False)
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError):
+            return True
+        return text in rendered
 
-def load(folder: Path) -> Tokenizer:
+    def _fim(self) -> FillInTheMiddle | None:
+        known = (
+            tokens for tokens in FIM_TOKENS if all(self.backend.token_to_id(token) is not None for token in tokens)
+        )
+        return next(known, None)
+
+
+def load(folder: Path, chat_template: Path | None = None) -> Tokenizer:
     """Reads tokenizer, chat template and end-of-sequence ids from a model folder.
+
+    Args:
+        folder: the model's.
+        chat_template: a Jinja file to be used instead of the folder's own template.
 
     Raises:
         ValueError: the folder holds no tokenizer that transformers can load as a fast one.
@@ -69,6 +133,8 @@ def load(folder: Path) -> Tokenizer:
         raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
     if not getattr(pretrained, "is_fast", False):
         raise ValueError(f"the tokenizer in {folder} has no fast (tokenizer.json) form")
+    if chat_template is not None:
+        pretrained.chat_template = chat_template.read_text(encoding="utf-8")
     return Tokenizer(pretrained, end_ids(folder, pretrained.eos_token_id))
 
 

@@ -22,10 +22,12 @@ from call import INTERNAL_ERROR, Call
 from postprocessing import engine_errors, shapes
 from postprocessing.answer import Answer
 from postprocessing.shapes import Identity
-from preprocessing import listing, tokenizer
+from postprocessing.vocabulary import Vocabulary
+from preprocessing import listing, tokenization, tokenizer
 from preprocessing.errors import Kind, OpenAIError
-from preprocessing.generation import Generation, Model, prepare
-from preprocessing.tensors import tensors
+from preprocessing.generation import Generation, prepare
+from preprocessing.model import Model
+from preprocessing.tensors import submissions
 from refusals import Refusals
 from settings import Settings
 from transports import Transport
@@ -37,6 +39,12 @@ from transports.single import SingleTransport
 SUBMITTERS = 4
 GENERATING = ("chat/completions", "completions")
 ONE_MODEL = "models/"
+# Endpoints whose answer needs no engine.
+BODIES: dict[str, Callable[[bytes, Model], bytes]] = {
+    "models": lambda raw, model: listing.listing(model),
+    "tokenize": tokenization.tokenize,
+    "detokenize": tokenization.detokenize,
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Served:
     """A model and the way to its engine, once both are known."""
 
     model: Model
+    vocabulary: Vocabulary
     transport: Transport
     fingerprint: str
 
@@ -58,14 +67,13 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine = Engine(settings.engine)
-        self._created = int(time.time())
         self._served: Served | None = None
         self._connecting = threading.Lock()
         self._refusals = Refusals.of_this_server()
         self._pool = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
         # A tokenizer that is named is loaded now, so that a wrong one shows when the model loads.
         folder = settings.tokenizer_dir
-        self._tokenizer = tokenizer.load(folder) if folder else None
+        self._tokenizer = tokenizer.load(folder, settings.chat_template) if folder else None
 
     def accept(self, request: Any) -> None:
         """Serves a Triton request: at once and to its end if the transport takes one at a time, else on a thread."""
@@ -112,7 +120,7 @@ class Server:
             about = hello(self._engine)
             model = self._model(about or {})
             transport: Transport = SingleTransport(self._engine) if about is None else SessionTransport(self._engine)
-            self._served = Served(model, transport, fingerprint(model))
+            self._served = Served(model, Vocabulary(model.tokenizer.backend), transport, fingerprint(model))
             pb_utils.Logger.log_info(
                 f"openai_bls: serving '{model.name}' from '{self._settings.engine}', "
                 f"{'one request per instance' if about is None else 'sessions'}, context {model.max_model_len} tokens"
@@ -132,8 +140,10 @@ class Server:
                 "openai_bls: set the parameter max_model_len: neither engine nor config.json says it"
             )
             raise OpenAIError(Kind.UNAVAILABLE, "The server has no context length configured.")
-        loaded = self._tokenizer or tokenizer.load(folder)
-        return Model(self._settings.served_model_name or folder.name, loaded, max_model_len, self._created)
+        loaded = self._tokenizer or tokenizer.load(folder, self._settings.chat_template)
+        name = self._settings.served_model_name or folder.name
+        # The folder's age, not the process's: the same for all instances and after a restart.
+        return Model(name, loaded, max_model_len, int(folder.stat().st_mtime), self._settings.limits)
 
     def _serve(self, call: Call, served: Served) -> None:
         self._guard(call, lambda: self._route(call, served))
@@ -141,8 +151,8 @@ class Server:
     def _route(self, call: Call, served: Served) -> None:
         if call.endpoint in GENERATING:
             self._generate(call, served)
-        elif call.endpoint == "models":
-            call.reply(listing.listing(served.model))
+        elif render := BODIES.get(call.endpoint):
+            call.reply(render(call.raw, served.model))
         elif call.endpoint.startswith(ONE_MODEL):
             call.reply(listing.single(served.model, call.endpoint[len(ONE_MODEL) :]))
         else:
@@ -150,8 +160,9 @@ class Server:
 
     def _generate(self, call: Call, served: Served) -> None:
         generation = prepare(call.endpoint, call.raw, served.model, seed=secrets.randbits(63))
-        call.answer = Answer(generation, served.model.tokenizer, identity(generation, served.fingerprint))
-        served.transport.submit(tensors(generation), generation.max_tokens, call)
+        name = identity(generation, served.fingerprint)
+        call.answer = Answer(generation, served.model.tokenizer, served.vocabulary, name)
+        served.transport.submit(submissions(generation, served.model.tokenizer.vocab_size), call)
 
 
 def identity(generation: Generation, fingerprint: str) -> Identity:

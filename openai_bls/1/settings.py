@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from preprocessing.model import Limits
 
 OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
 
@@ -18,6 +21,8 @@ class Settings:
     tokenizer_dir: Path | None
     served_model_name: str | None
     max_model_len: int | None
+    chat_template: Path | None
+    limits: Limits
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Settings:
@@ -33,20 +38,37 @@ class Settings:
         own = Path(args["model_repository"]) / OWN_TOKENIZER
         if "tokenizer_dir" not in values and own.is_dir():
             values = {"tokenizer_dir": str(own), "served_model_name": args["model_name"], **values}
-        folder = values.get("tokenizer_dir")
         return cls(
             engine=values.get("engine", "tensorrt_llm"),
-            tokenizer_dir=existing(folder) if folder else None,
+            tokenizer_dir=existing("tokenizer_dir", values.get("tokenizer_dir")),
             served_model_name=values.get("served_model_name"),
             max_model_len=positive("max_model_len", values.get("max_model_len")),
+            chat_template=existing("chat_template", values.get("chat_template")),
+            limits=limits(values),
         )
 
 
-def existing(folder: str) -> Path:
-    path = Path(folder)
-    if not path.is_dir():
-        raise ValueError(f"parameter tokenizer_dir: there is no folder {folder}")
-    return path
+def limits(values: Mapping[str, str]) -> Limits:
+    usual = Limits()
+    variables = values.get("chat_template_variables")
+    return Limits(
+        max_choices=positive("max_choices", values.get("max_choices")) or usual.max_choices,
+        ignore_unknown=one_of("unknown_fields", values.get("unknown_fields", "refuse"), ("refuse", "ignore"))
+        == "ignore",
+        template_variables=tuple(re.findall(r"\w+", variables)) if variables else usual.template_variables,
+    )
+
+
+def existing(name: str, value: str | None) -> Path | None:
+    if value is not None and not Path(value).exists():
+        raise ValueError(f"parameter {name}: there is no {value}")
+    return None if value is None else Path(value)
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"parameter {name}: wanted one of {', '.join(known)}, found '{value}'")
+    return value
 
 
 def positive(name: str, value: str | None) -> int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from preprocessing.generation import Model
+from preprocessing.model import Model
 from preprocessing.tokenizer import load
 from tests.core import vocabularies
 

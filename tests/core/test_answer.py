@@ -16,21 +16,24 @@ from postprocessing.answer import Answer
 from postprocessing.ending import infer
 from postprocessing.events import Event, Status
 from postprocessing.shapes import Identity
+from postprocessing.vocabulary import Vocabulary
 from preprocessing.errors import Kind, OpenAIError
-from preprocessing.generation import Generation, Model, prepare
+from preprocessing.generation import Generation, prepare
+from preprocessing.model import Model
 
 END = 3  # <|end|>
 IDENTITY = Identity("chatcmpl-1", 1700000000, "m", "fp_0")
 
 
 def generation(model: Model, endpoint: str = "chat/completions", **changes: Any) -> Generation:
-    body = {"model": "m", **changes}
-    body |= {"messages": [{"role": "user", "content": "hi"}]} if endpoint == "chat/completions" else {"prompt": "hi"}
+    asked = {"messages": [{"role": "user", "content": "hi"}]} if endpoint == "chat/completions" else {"prompt": "hi"}
+    body = {"model": "m"} | asked | changes
     return prepare(endpoint, orjson.dumps(body), model, seed=1)
 
 
 def answer(model: Model, endpoint: str = "chat/completions", **changes: Any) -> Answer:
-    return Answer(generation(model, endpoint, **changes), model.tokenizer, IDENTITY)
+    asked = generation(model, endpoint, **changes)
+    return Answer(asked, model.tokenizer, Vocabulary(model.tokenizer.backend), IDENTITY)
 
 
 def run(made: Answer, groups: list[list[int]], status: Status = Status.LENGTH) -> bytes:
@@ -85,7 +88,7 @@ def test_a_chat_stream(model: Model) -> None:
 def test_usage_comes_once_at_the_end(model: Model) -> None:
     made = answer(model, stream=True, stream_options={"include_usage": True})
     found = events(run(made, [ids(model, "Hello")]))
-    prompt = len(generation(model).prompt_ids)
+    prompt = len(generation(model).prompts[0].ids)
     count = len(ids(model, "Hello"))
     usage = {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
     assert [each["usage"] for each in found] == [None, None, None, usage]
@@ -159,7 +162,7 @@ def test_an_engine_error_becomes_an_event(model: Model) -> None:
     made = answer(model, stream=True)
     made.open()
     with pytest.raises(OpenAIError) as caught:
-        made.push(Event((), Status.ERROR, "Encountered an error in forwardSync function: /secret/path"))
+        made.push(Event((), Status.ERROR, error="Encountered an error in forwardSync function: /secret/path"))
     assert caught.value.kind is Kind.INTERNAL
     last = json.loads(made.fail(caught.value).decode().removeprefix("data: "))
     assert set(last["error"]) == {"message", "type", "param", "code"}
@@ -183,7 +186,7 @@ ENGINE_ERRORS = [
 @pytest.mark.parametrize(("message", "status", "said"), ENGINE_ERRORS)
 def test_engine_messages(model: Model, message: str, status: int, said: str) -> None:
     with pytest.raises(OpenAIError) as caught:
-        answer(model).push(Event((), Status.ERROR, message))
+        answer(model).push(Event((), Status.ERROR, error=message))
     assert caught.value.status == status
     assert said in caught.value.message
 

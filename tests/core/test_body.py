@@ -14,6 +14,7 @@ from preprocessing.body import ChatBody, CompletionBody, parse
 from preprocessing.errors import OpenAIError
 
 USER = [{"role": "user", "content": "hi"}]
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 
@@ -60,7 +61,26 @@ CHAT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages[0].content", "a string or a list of text parts", {"messages": [{"role": "user", "content": 5}]}),
     ("messages[0].content[0].type", "must be 'text'", {"messages": [{"role": "user", "content": [IMAGE]}]}),
     ("messages[0].mood-x", "Unknown field", {"messages": [{"role": "user", "content": "a", "mood-x": 1}]}),
-    ("messages[0].tool_calls", "not supported", {"messages": [{"role": "assistant", "tool_calls": [{}]}]}),
+    ("messages[0].tool_calls[0].id", "Missing", {"messages": [{"role": "assistant", "tool_calls": [{}]}]}),
+    ("messages[0]", "needs a 'tool_call_id'", {"messages": [{"role": "tool", "content": "a"}]}),
+    ("messages[0]", "not allowed with the role 'user'", {"messages": [{**USER[0], "tool_calls": [CALL]}]}),
+    ("n", "at most 128", {"n": 129}),
+    ("n", "must be an integer", {"n": True}),
+    ("logprobs", "true or false", {"logprobs": 1}),
+    ("top_logprobs", "only allowed when 'logprobs'", {"top_logprobs": 1}),
+    ("top_logprobs", "at most 20", {"logprobs": True, "top_logprobs": 21}),
+    ("logit_bias.5", "at most 100", {"logit_bias": {"5": 101}}),
+    ("logit_bias", "must be an object", {"logit_bias": [1]}),
+    ("presence_penalty", "at least -2", {"presence_penalty": -2.1}),
+    ("frequency_penalty", "must be a number", {"frequency_penalty": "1"}),
+    ("repetition_penalty", "greater than 0", {"repetition_penalty": 0}),
+    ("top_k", "at most 1024", {"top_k": 5000}),
+    ("min_p", "engine's contract", {"min_p": 0.1}),
+    ("ignore_eos", "true or false", {"ignore_eos": 123}),
+    ("min_tokens", "at least 0", {"min_tokens": -1}),
+    ("bad_words[0]", "empty", {"bad_words": [""]}),
+    ("continue_final_message", "assistant's", {"continue_final_message": True}),
+    ("chat_template", "Unknown field", {"chat_template": "{{ 7 * 7 }}"}),
     ("temperature", "must be a number", {"temperature": "0.5"}),
     ("temperature", "must be a number", {"temperature": True}),
     ("temperature", "at most 2", {"temperature": 2.01}),
@@ -77,13 +97,8 @@ CHAT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("stream", "true or false", {"stream": "true"}),
     ("stream_options", "only allowed when 'stream'", {"stream_options": {"include_usage": True}}),
     ("stream_options.more", "Unknown field", {"stream": True, "stream_options": {"more": 1}}),
-    ("top_k", "Unknown field", {"top_k": 5}),
-    ("n", "not supported", {"n": 2}),
-    ("n", "not supported", {"n": True}),
-    ("logprobs", "not supported", {"logprobs": True}),
     ("tools", "not supported", {"tools": [{"type": "function"}]}),
     ("response_format", "not supported", {"response_format": {"type": "json_object"}}),
-    ("logit_bias", "not supported", {"logit_bias": {"5": 1}}),
 ]
 
 
@@ -97,12 +112,13 @@ def test_chat_names_the_field_at_fault(param: str, message: str, changes: dict[s
 
 
 COMPLETION_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("best_of", "at least 'n'", {"best_of": 1, "n": 2}),
+    ("best_of", "'stream' is false", {"best_of": 2, "stream": True}),
+    ("max_tokens", "at least 1", {"max_tokens": 0}),
+    ("logprobs", "at most 5", {"logprobs": 6}),
     ("prompt", "Missing", {"prompt": None}),
     ("prompt", "a string, a list of strings or a list of token ids", {"prompt": 5}),
     ("prompt[1]", "must be a string", {"prompt": ["a", 1]}),
-    ("echo", "not supported", {"echo": True}),
-    ("best_of", "not supported", {"best_of": 2}),
-    ("suffix", "not supported", {"suffix": "x"}),
     ("messages", "Unknown field", {"messages": USER}),
     ("max_completion_tokens", "Unknown field", {"max_completion_tokens": 5}),
 ]
@@ -148,14 +164,14 @@ def test_messages_that_sdks_send_back_are_taken() -> None:
               "function_call": None, "tool_calls": None, "provider_specific_fields": {"x": 1}}  # fmt: skip
     body = parse("chat/completions", chat(messages=[*USER, answer, *USER]))
     assert isinstance(body, ChatBody)
-    assert [message.text() for message in body.messages] == ["hi", "a", "hi"]
+    assert [message.for_template(as_parts=False)["content"] for message in body.messages] == ["hi", "a", "hi"]
 
 
 def test_text_parts_are_joined_by_newlines() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = parse("chat/completions", chat(messages=[{"role": "user", "content": parts}]))
     assert isinstance(body, ChatBody)
-    assert body.messages[0].text() == "a\nb"
+    assert body.messages[0].for_template(as_parts=False)["content"] == "a\nb"
 
 
 @pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])

@@ -100,6 +100,7 @@ class Breaking:
     def __init__(self, runner: Any):
         self.runner, self.broken = runner, False
         self.vocab_size, self.max_seq_len, self.new_cache = runner.vocab_size, runner.max_seq_len, runner.new_cache
+        self.reusable = runner.reusable
 
     def forward(self, segments: Any) -> np.ndarray:
         if self.broken:

@@ -65,15 +65,16 @@ def hugging_face(model: Any, prompt: list[int], length: int) -> list[int]:
 class Loop:
     """A scheduler and what came out of it."""
 
-    def __init__(self, runner: Runner, chunk: int = 256, max_batch_size: int = 64):
+    def __init__(self, runner: Runner, chunk: int = 256, max_batch_size: int = 64, reuse: int = 0):
         self.runner = runner
-        self.scheduler = Scheduler(runner, max_batch_size, 0, chunk)
+        self.scheduler = Scheduler(runner, max_batch_size, 0, chunk, reuse)
         self.tokens: dict[Sequence, list[int]] = {}
+        self.logits: dict[Sequence, list[Any]] = {}  # with generation_logits=True
 
     def add(self, prompt: list[int], length: int, **values: Any) -> Sequence:
         request = Request(prompt=prompt, max_tokens=length, **values)
         sequence = Sequence(object(), request, 0, 0, self.runner.vocab_size, 1)
-        self.tokens[sequence] = []
+        self.tokens[sequence], self.logits[sequence] = [], []
         self.scheduler.submit([sequence])
         return sequence
 
@@ -81,6 +82,7 @@ class Loop:
         for progress in self.scheduler.step():
             assert progress.status is not Status.ERROR, progress.error
             self.tokens[progress.sequence] += progress.tokens
+            self.logits[progress.sequence] += progress.generation_logits
 
     def finish(self) -> None:
         while self.scheduler.stats().active:

@@ -65,6 +65,7 @@ def test_a_forward_reads_at_most_one_chunk_of_prompts(runner: NumpyRunner) -> No
 
     class Watching:
         vocab_size, max_seq_len, new_cache = runner.vocab_size, runner.max_seq_len, runner.new_cache
+        reusable = True
 
         def forward(self, segments: list[Segment]) -> np.ndarray:
             sizes.append([len(segment.tokens) for segment in segments])

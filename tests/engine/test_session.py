@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from engine import scheduler
+from engine.sampler import log_softmax
 from tests.engine.client import PROMPT, Breaking
 
 SESSION = 2**63 + 5
@@ -20,6 +22,7 @@ class Record(NamedTuple):
     status: int
     tokens: list[int]
     log_probs: list[float]
+    top: list[tuple[int, float]] = []
 
 
 class Caller:
@@ -28,6 +31,7 @@ class Caller:
     def __init__(self, client: Any, session: int = SESSION):
         self.client, self.session = client, session
         self.texts: list[str] = []
+        self.prompts: list[Record] = []  # the prompt records that drain has met
 
     def send(self, command: int, **values: Any) -> Any:
         return self.client.send(session_command=command, **{
@@ -55,10 +59,15 @@ class Caller:
         while sum(r.status > 0 for r in merged.values()) < ends:
             assert time.monotonic() < until, merged
             for r in self.poll():
-                old = merged.get((r.number, r.index), Record(r.number, r.index, 0, [], []))
+                if r.status == -1:
+                    assert r.index == 0 and r.number not in {key[0] for key in merged}
+                    assert r.number not in {prompt.number for prompt in self.prompts}
+                    self.prompts.append(r)
+                    continue
+                old = merged.get((r.number, r.index), Record(r.number, r.index, 0, [], [], []))
                 assert old.status == 0, "a record after the last"
                 merged[r.number, r.index] = r._replace(
-                    tokens=old.tokens + r.tokens, log_probs=old.log_probs + r.log_probs)
+                    tokens=old.tokens + r.tokens, log_probs=old.log_probs + r.log_probs, top=old.top + r.top)
         return sorted(merged.values())
 
 
@@ -66,11 +75,14 @@ def records(outputs: Any) -> list[Record]:
     events, found = outputs["session_events"], []
     assert events.dtype == np.int32 and events.shape[0] == 1
     flat, values = events[0].tolist(), outputs.get("session_log_probs", np.empty((1, 0)))[0].tolist()
+    ids, their_values = (outputs[name][0] if name in outputs else [] for name in (
+        "session_top_ids", "session_top_log_probs"))
+    top = list(zip(ids, their_values, strict=True))
     while flat:
-        number, index, status, tokens, log_probs = flat[:5]
-        found.append(Record(number, index, status, flat[5: 5 + tokens], values[:log_probs]))
-        flat, values = flat[5 + tokens:], values[log_probs:]
-    assert not values
+        number, index, status, tokens, log_probs, tops = flat[:6]
+        found.append(Record(number, index, status, flat[6: 6 + tokens], values[:log_probs], top[:tops]))
+        flat, values, top = flat[6 + tokens:], values[log_probs:], top[tops:]
+    assert not values and not top
     return found
 
 
@@ -78,7 +90,8 @@ def test_hello(client: Any, runner: Any) -> None:
     (response,) = Caller(client).send(0).wait()
     text = json.loads(response.outputs["session_texts"][0, 0])
     assert text == {"version": 1, "max_seq_len": 2048, "max_batch_size": 64, "vocab_size": runner.vocab_size,
-                    "checkpoint": "folder", "poll_wait_ms": 20, "session_timeout_ms": 5000}
+                    "checkpoint": "folder", "poll_wait_ms": 20, "session_timeout_ms": 5000,
+                    "top_log_probs": 20, "tokens_per_block": 64}
     assert response.outputs["session_events"].shape == (1, 0)
 
 
@@ -175,6 +188,9 @@ REFUSED = [
     (dict(return_context_logits=True), "return_context_logits: not available in a session"),
     (dict(return_perf_metrics=True), "return_perf_metrics: not available in a session"),
     (dict(session_command=9), "session_command"),
+    (dict(session_top_log_probs=21), "Assertion failed: 0 <= session_top_log_probs <= 20"),
+    (dict(session_top_log_probs=-1), "Assertion failed: 0 <= session_top_log_probs <= 20"),
+    (dict(session_top_log_probs=[1, 2]), "Invalid size for tensor session_top_log_probs"),
     (dict(input_ids=np.ones((2, 3), np.int32)), "Invalid size"),
 ]
 
@@ -243,3 +259,121 @@ def test_sessions_are_apart(client: Any) -> None:
     first.submit(1, 4)
     second.submit(1, 6)
     assert len(first.drain()[0].tokens) == 4 and len(second.drain()[0].tokens) == 6
+
+
+LONG = [(11 * i * i + 3 * i) % 1200 for i in range(300)]
+
+
+def tops_of(logits: Any, k: int) -> list[tuple[int, float]]:
+    """The k largest of each row's log-softmax, sorted the plain way."""
+    exact = np.asarray(logits, np.float64)
+    exact = exact - np.log(np.exp(exact).sum(-1, keepdims=True))
+    order = np.argsort(-exact, -1)[:, :k]
+    return [(int(i), float(row[i])) for row, ids in zip(exact, order, strict=True) for i in ids]
+
+
+def same(ours: list[tuple[int, float]], theirs: list[tuple[int, float]]) -> None:
+    assert [i for i, _ in ours] == [i for i, _ in theirs]
+    assert np.allclose([v for _, v in ours], [v for _, v in theirs], atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_alternatives_are_those_of_the_raw_logits(client: Any, k: int) -> None:
+    values = dict(runtime_top_p=0.9, temperature=2.0, seed=4, repetition_penalty=1.3, frequency_penalty=0.4)
+    whole = client.ask(PROMPT, 8, return_generation_logits=True, **values).wait()
+    logits = np.concatenate([r.outputs["generation_logits"][0, 0] for r in whole])
+    caller = Caller(client)
+    caller.submit(1, session_top_log_probs=k, **values)
+    (record,) = caller.drain()
+    assert len(record.top) == 8 * k and not record.log_probs and not caller.prompts
+    same(record.top, tops_of(logits, k))
+
+
+def test_alternatives_and_log_probs_agree_and_late_polls_merge(client: Any) -> None:
+    caller = Caller(client)
+    caller.submit(1, 12, session_top_log_probs=3, return_log_probs=True)
+    caller.submit(2, 12, session_top_log_probs=2, num_return_sequences=2, runtime_top_p=1.0, seed=9)
+    caller.submit(3, 12, return_log_probs=True)
+    time.sleep(0.4)
+    first, second, third, plain = caller.poll()
+    assert [len(r.top) for r in (first, second, third, plain)] == [36, 24, 24, 0]
+    assert [len(r.log_probs) for r in (first, second, third, plain)] == [12, 0, 0, 12]
+    assert [i for i, _ in first.top[::3]] == first.tokens  # greedy: the likeliest
+    assert np.allclose([v for _, v in first.top[::3]], first.log_probs)
+    assert first.log_probs == plain.log_probs and second.top != third.top
+    assert all(r.top[n][1] >= r.top[n + 1][1] for r in (second, third) for n in range(0, 24, 2))
+
+
+def test_an_end_has_no_alternatives(client: Any) -> None:
+    greedy = client.ask(PROMPT, 8).tokens
+    caller = Caller(client)
+    caller.submit(1, end_id=greedy[3], session_top_log_probs=4, return_log_probs=True)
+    (record,) = caller.drain()
+    assert (record.status, len(record.tokens), len(record.log_probs), len(record.top)) == (1, 3, 3, 12)
+
+
+@pytest.mark.parametrize("prompt", [[7], PROMPT, LONG[:64], LONG[:65], LONG])
+@pytest.mark.parametrize("chunk", [256, 70, 9])
+def test_log_probs_of_the_prompt_are_those_of_the_context_logits(make_client: Any, prompt: list[int],
+                                                                 chunk: int) -> None:
+    client = make_client(prefill_chunk=chunk)
+    logits = client.ask(prompt, 1, return_context_logits=True).wait()[0].outputs["context_logits"][0]
+    expected = log_softmax(logits)[np.arange(len(prompt) - 1), prompt[1:]]
+    caller = Caller(client)
+    caller.submit(1, 2, input_ids=prompt, session_prompt_log_probs=True, session_top_log_probs=3)
+    caller.submit(2, 2, input_ids=prompt, session_prompt_log_probs=True)
+    first, second = caller.drain(2)
+    with_top, without = sorted(caller.prompts)
+    assert with_top[:4] == (1, 0, -1, [0]) and without[:4] == (2, 0, -1, [0])
+    assert with_top.log_probs == without.log_probs == expected.tolist()
+    assert len(first.top) == 6 and not first.log_probs and not second.top and not without.top
+    same(with_top.top, tops_of(logits[:-1], 3))
+
+
+def test_the_prompt_record_comes_once_and_first(make_client: Any) -> None:
+    caller = Caller(make_client(step_interval_ms=2))
+    caller.submit(1, 3, input_ids=LONG, num_return_sequences=3, session_prompt_log_probs=True, runtime_top_p=1.0)
+    assert len(caller.drain(3)) == 3
+    caller.submit(2, 3, input_ids=LONG, num_return_sequences=3)
+    assert len(caller.drain(3)) == 3
+    caller.submit(3, 3, input_ids=LONG, session_prompt_log_probs=True)
+    caller.drain()
+    caller.submit(4, 3, input_ids=LONG[:64])
+    caller.drain()
+    assert [(r.number, r.tokens, len(r.log_probs)) for r in caller.prompts] == [
+        (1, [0], 299), (2, [256], 0), (3, [0], 299)]
+
+
+def test_what_was_found_is_told_before_the_rest_is_read(make_client: Any) -> None:
+    caller = Caller(make_client(step_interval_ms=60, prefill_chunk=64))
+    caller.submit(1, 1, input_ids=LONG)
+    caller.drain()
+    caller.submit(2, 1, input_ids=[*LONG[:200], *LONG])
+    first: list[Record] = []
+    while not first:
+        first = caller.poll()
+    assert first == [Record(2, 0, -1, [192], [])]
+    caller.send(3, session_sequence_ids=[2])
+    assert [r[2:4] for r in caller.drain()] == [(4, [])]
+
+
+def test_nothing_extra_when_not_asked(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("computed for nobody")
+
+    monkeypatch.setattr(scheduler, "likeliest", never)
+    monkeypatch.setattr(scheduler, "log_softmax", never)
+    caller = Caller(client)
+    caller.submit(1, session_top_log_probs=0, session_prompt_log_probs=False)
+    while True:
+        outputs = caller.send(2).wait()[0].outputs
+        assert set(outputs) == {"session_events"}
+        if any(r.status for r in records(outputs)):
+            break
+    assert [r.status for r in records(outputs)] == [3]
+
+
+@pytest.mark.parametrize("name", ["session_top_log_probs", "session_prompt_log_probs"])
+def test_the_standard_contract_has_no_place_for_them(client: Any, name: str) -> None:
+    assert client.ask(PROMPT, 2, **{name: True}).error == f"{name}: only available in a session"
+    assert len(client.ask(PROMPT, 2, **{name: False}).tokens) == 2

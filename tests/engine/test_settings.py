@@ -18,6 +18,7 @@ from engine.settings import Settings
 CONFIG = (Path(__file__).resolve().parents[2] / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
 READ_BY_NAME = {"input_ids", "input_lengths", "stop", "end_id", "embedding_bias", "stop_words_list", "bad_words_list",
                 "session_command", "session_id", "session_sequence_ids"}
+SESSION_OUTPUTS = {"session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts"}
 
 
 def test_defaults_and_placeholders() -> None:
@@ -44,7 +45,7 @@ def section(name: str) -> list[str]:
 def test_config_declares_what_the_tables_know() -> None:
     known = READ_BY_NAME | {scalar.tensor for scalar in SCALARS} | set(REFUSED) | set(WITHOUT_EFFECT)
     assert set(section("input")) == known and len(section("input")) == len(known)
-    produced = {output.name for output in OUTPUTS} | {"session_events", "session_log_probs", "session_texts"}
+    produced = {output.name for output in OUTPUTS} | SESSION_OUTPUTS
     assert set(section("output")) - produced == {"context_phase_params"} and produced <= set(section("output"))
 
 

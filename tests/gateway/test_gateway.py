@@ -143,7 +143,8 @@ def test_triton_out_of_reach_is_503(url: str, upstream: Upstream) -> None:
 ROUTES = [
     ("GET", CHAT, 405),
     ("PUT", "/v1/completions", 405),
-    ("POST", "/v1/models", 405),
+    ("DELETE", "/v1/models", 405),
+    ("GET", "/v1/tokenize", 405),
     ("GET", "/", 404),
     ("GET", "/v1", 404),
     ("POST", "/v1/chat/completions/", 404),
@@ -167,6 +168,24 @@ def test_only_listed_routes_exist(url: str, upstream: Upstream, method: str, pat
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert upstream.received == []
+
+
+ALIASES = [
+    ("POST", "/v1/models", "models"),
+    ("GET", "/models", "models"),
+    ("GET", "/models/a", "models/a"),
+    ("POST", "/chat/completions", "chat/completions"),
+    ("POST", "/completions", "completions"),
+    ("POST", "/tokenize", "tokenize"),
+    ("POST", "/v1/detokenize", "detokenize"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "endpoint"), ALIASES)
+def test_routes_have_aliases(url: str, upstream: Upstream, method: str, path: str, endpoint: str) -> None:
+    upstream.events("{}")
+    assert requests.request(method, url + path, timeout=TIMEOUT).status_code == 200
+    assert upstream.body["endpoint"] == endpoint
 
 
 def test_models(url: str, upstream: Upstream) -> None:

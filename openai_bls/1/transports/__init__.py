@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from postprocessing.events import Event
+from preprocessing.tensors import Submission
 
 Inputs = dict[str, npt.NDArray[Any]]
 
@@ -30,12 +32,8 @@ class Transport(Protocol):
     # Whether several threads may be inside `submit`. If not, it returns only when the request is over.
     concurrent: bool
 
-    def submit(self, inputs: Inputs, max_tokens: int, sink: Sink) -> None:
-        """Sends a request to the engine.
-
-        Args:
-            inputs: tensors of the `tensorrt_llm` contract.
-            max_tokens: value of request_output_len, to tell why an answer ended.
+    def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
+        """Sends a request to the engine: one submission for each of its prompts.
 
         Raises:
             EngineError: the engine refused it; the sink has heard nothing.

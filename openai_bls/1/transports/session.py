@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from postprocessing.events import Event, Status
+from postprocessing.events import Alternatives, Event, Status
+from preprocessing.tensors import Submission
 from transports import Inputs, Sink
 from transports.bls import Engine, EngineError, output
 
 VERSION = 1
-HEADER = 5  # integers before the tokens of an event record
-POLLED = ("session_events", "session_texts")
+HEADER = 6  # integers before the tokens of an event record
+POLLED = ("session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts")
+UNDECLARED = "unexpected inference"  # Triton's words for an input or output that a model does not declare
 SILENT = "the engine is not ready: it has stopped answering"
 WATCH_INTERVAL = 0.25  # seconds between looks whether clients are still there
-UNDECLARED = "unexpected inference"  # Triton's words for an input or output that a model does not declare
 # Seconds after which an engine that has not answered is given up. It answers at once, or after its poll_wait_ms.
 PATIENCE = 15.0
 RETRY_DELAY = 0.1  # seconds after a poll that failed
@@ -43,9 +44,17 @@ class Command(IntEnum):
 
 @dataclass(slots=True)
 class Live:
-    """A sequence that the engine has or is about to get, and since when (seconds, monotonic)."""
+    """A submission that the engine has or is about to get.
+
+    Attributes:
+        prompt: its number in the request.
+        open: how many of its sequences have not ended.
+        since: when it was sent (seconds, monotonic).
+    """
 
     sink: Sink
+    prompt: int
+    open: int
     since: float
     accepted: bool = False
 
@@ -77,24 +86,53 @@ def command(kind: Command, session_id: int, sequence_ids: Sequence[int] = ()) ->
     return inputs
 
 
+def log_prob_inputs(submission: Submission) -> Inputs:
+    """How this transport asks for log probs."""
+    wanted = submission.log_probs
+    if wanted is None:
+        return {}
+    inputs: Inputs = {"return_log_probs": np.array([[True]])}
+    if wanted.top:
+        inputs["session_top_log_probs"] = np.array([[wanted.top]], np.int32)
+    if wanted.prompt:
+        inputs["session_prompt_log_probs"] = np.array([[True]])
+    return inputs
+
+
 def records(response: Any) -> Iterator[tuple[int, Event]]:
-    """The events in the answer to a poll, with their sequence ids."""
-    flat = output(response, "session_events")
-    if flat is None:
-        return
-    texts = output(response, "session_texts")
-    errors = iter([] if texts is None else texts)
-    numbers = flat.tolist()
+    """The events in the answer to a poll, with their sequence ids; the prompts' numbers are not known here."""
+    numbers = as_list(output(response, "session_events"))
+    log_probs = iter(as_list(output(response, "session_log_probs")))
+    alternatives = zip(
+        as_list(output(response, "session_top_ids")),
+        as_list(output(response, "session_top_log_probs")),
+        strict=True,
+    )
+    texts = iter(as_list(output(response, "session_texts")))
     at = 0
     while at < len(numbers):
-        sequence_id, _, status, count, _ = numbers[at : at + HEADER]
+        sequence_id, index, status, count, log_prob_count, top_count = numbers[at : at + HEADER]
         at += HEADER + count
-        error = next(errors, b"").decode(errors="replace") if status == Status.ERROR else ""
-        yield sequence_id, Event(numbers[at - count : at], Status(status), error)
+        values = list(itertools.islice(log_probs, log_prob_count))
+        top = grouped(list(itertools.islice(alternatives, top_count)), log_prob_count)
+        error = next(texts, b"").decode(errors="replace") if status == Status.ERROR else ""
+        yield sequence_id, Event(numbers[at - count : at], Status(status), 0, index, values, top, error)
 
 
-def accepted(sequence: Live) -> bool:
-    return sequence.accepted
+def as_list(array: Any) -> list[Any]:
+    return [] if array is None else array.tolist()
+
+
+def grouped(pairs: list[tuple[int, float]], tokens: int) -> list[Alternatives]:
+    """All alternatives of a record, by token."""
+    if not pairs:
+        return []
+    size = len(pairs) // tokens
+    return [pairs[at : at + size] for at in range(0, len(pairs), size)]
+
+
+def accepted(live: Live) -> bool:
+    return live.accepted
 
 
 class SessionTransport:
@@ -106,7 +144,7 @@ class SessionTransport:
         self._engine = engine
         self._session_id = secrets.randbits(63)
         self._ids = itertools.count(1)
-        self._sequences: dict[int, Live] = {}
+        self._live: dict[int, Live] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
         # The poll under way, and since when. Another number means that the thread that began it was given up.
@@ -115,19 +153,25 @@ class SessionTransport:
         self._start(self._poll_loop)
         self._start(self._watch_loop)
 
-    def submit(self, inputs: Inputs, max_tokens: int, sink: Sink) -> None:
-        """Hands a generation to the engine and returns at once; see `Transport.submit`."""
-        sequence_id = next(self._ids)
-        sequence = self._sequences[sequence_id] = Live(sink, time.monotonic())
+    def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
+        """Hands a request to the engine and returns at once; see `Transport.submit`."""
+        taken: list[int] = []
         try:
-            submission = command(Command.SUBMIT, self._session_id, [sequence_id]) | inputs
-            self._engine.ask(submission, ["session_events"])
+            for prompt, submission in enumerate(submissions):
+                sequence_id = next(self._ids)
+                taken.append(sequence_id)
+                self._live[sequence_id] = Live(sink, prompt, submission.sequences, time.monotonic())
+                inputs = submission.tensors | log_prob_inputs(submission)
+                self._engine.ask(command(Command.SUBMIT, self._session_id, [sequence_id]) | inputs, ["session_events"])
         except EngineError:
-            self._sequences.pop(sequence_id, None)
+            self._forget(taken)
+            self._cancel(taken[:-1])
             raise
         sink.accepted()
         with self._changed:
-            sequence.accepted = True
+            for sequence_id in taken:
+                if live := self._live.get(sequence_id):
+                    live.accepted = True
             self._changed.notify()
 
     def close(self) -> None:
@@ -160,28 +204,31 @@ class SessionTransport:
     def _wait_for_work(self) -> bool:
         """Blocks until the engine has something of ours. False: the transport is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed.is_set() or self._any_accepted())
+            self._changed.wait_for(lambda: self._closed.is_set() or any(map(accepted, list(self._live.values()))))
         return not self._closed.is_set()
 
-    def _any_accepted(self) -> bool:
-        return any(map(accepted, list(self._sequences.values())))
-
     def _deliver(self, sequence_id: int, event: Event) -> bool:
-        """Passes an event on. False: nobody wants the rest of this sequence."""
-        sequence = self._sequences.get(sequence_id)
-        if sequence is None:  # cancelled already, or given up while the engine was silent
-            return event.status is not Status.RUNNING
-        wanted = sequence.sink.push(event)
-        if event.status is not Status.RUNNING or not wanted:
-            self._sequences.pop(sequence_id, None)
-        return wanted or event.status is not Status.RUNNING
+        """Passes an event on. False: nobody wants the rest of this submission."""
+        live = self._live.get(sequence_id)
+        if live is None:  # cancelled already, or given up while the engine was silent
+            return event.status > Status.RUNNING
+        wanted = live.sink.push(event._replace(prompt=live.prompt) if live.prompt else event)
+        live.open -= event.status > Status.RUNNING
+        ended = live.open == 0 or event.status is Status.ERROR
+        if ended or not wanted:
+            self._live.pop(sequence_id, None)
+        return wanted or ended
+
+    def _forget(self, sequence_ids: Sequence[int]) -> None:
+        for sequence_id in sequence_ids:
+            self._live.pop(sequence_id, None)
 
     def _lose(self, reason: str, lost: Callable[[Live], bool]) -> None:
-        """The engine is gone, and with it these sequences."""
-        for sequence_id, sequence in list(self._sequences.items()):
-            if lost(sequence):
-                self._sequences.pop(sequence_id, None)
-                sequence.sink.push(Event((), Status.ERROR, reason))
+        """The engine is gone, and with it these submissions."""
+        for sequence_id, live in list(self._live.items()):
+            if lost(live):
+                self._live.pop(sequence_id, None)
+                live.sink.push(Event((), Status.ERROR, error=reason))
 
     def _watch_loop(self) -> None:
         while not self._closed.wait(WATCH_INTERVAL):
@@ -196,23 +243,20 @@ class SessionTransport:
             self._polling_since = None
             self._lose(SILENT, accepted)
             self._start(self._poll_loop)
-        self._lose(SILENT, lambda sequence: not sequence.accepted and sequence.since < limit)
+        self._lose(SILENT, lambda live: not live.accepted and live.since < limit)
 
     def _watch_clients(self) -> None:
         gone = [
-            sequence_id
-            for sequence_id, sequence in list(self._sequences.items())
-            if sequence.accepted and not sequence.sink.alive()
+            sequence_id for sequence_id, live in list(self._live.items()) if live.accepted and not live.sink.alive()
         ]
         # A sequence may have ended by itself meanwhile; cancelling it again does no harm.
-        for sequence_id in gone:
-            self._sequences.pop(sequence_id, None)
+        self._forget(gone)
         self._cancel(gone)
 
     def _cancel(self, sequence_ids: Sequence[int]) -> None:
         if not sequence_ids:
             return
         try:
-            self._engine.ask(command(Command.CANCEL, self._session_id, sequence_ids), ["session_events"])
+            self._engine.ask(command(Command.CANCEL, self._session_id, list(sequence_ids)), ["session_events"])
         except EngineError:
             pass  # an engine that is gone has nothing to cancel; the next poll says so to everybody

@@ -9,6 +9,7 @@ It does not know Triton: `model.py` beside this package is the only file that im
     sampler.py       logits -> token, for one sequence
     sequence.py      one running generation and what it did last (Progress)
     scheduler.py     in-flight batching: submit, cancel, step
+    prefix_cache.py  keys and values of prompts, for others that begin alike
     runner.py        what a model forward looks like; numpy_runner.py and transformers_runner.py are two of them
     response.py      what goes back, and the channel it goes through
     answer.py        Progress -> responses of the standard contract

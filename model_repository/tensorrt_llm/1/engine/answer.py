@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .errors import RequestError
+from .prefix_cache import blocks
+from .request import Request
 from .response import Channel, Parcel, Response
-from .scheduler import blocks
 from .sequence import Progress, Sequence, Status
 
 
@@ -60,6 +62,8 @@ class Answer:
         return not self._open
 
     def push(self, progress: Progress) -> None:
+        if progress.of_prompt_only:  # the contract has no response for that
+            return
         news = self._news.setdefault(progress.sequence, [])
         if news and not (progress.status is Status.END_ID and progress.sequence.request.streaming):
             news[-1].merge(progress)
@@ -105,6 +109,13 @@ def check_wanted(wanted: frozenset[str]) -> str:
     return f"Error encountered while populating response: {names} must be among the requested outputs"
 
 
+def check_standard(requests: list[Request]) -> None:
+    """Raises RequestError for what only a session's event record can carry."""
+    for field, tensor in (("top_log_probs", "session_top_log_probs"), ("prompt_log_probs", "session_prompt_log_probs")):
+        if getattr(requests[0], field):
+            raise RequestError(f"{tensor}: only available in a session")
+
+
 def _always(part: Part) -> bool:
     return True
 
@@ -126,8 +137,12 @@ def _generation_logits(part: Part) -> np.ndarray:
     return np.stack(rows)[None, None] if rows else np.empty((1, 1, 0, part.sequence.vocab_size), np.float32)
 
 
-def _blocks(part: Part) -> np.ndarray:
+def _all_blocks(part: Part) -> np.ndarray:
     return _int32(blocks(part.sequence.computed))
+
+
+def _new_blocks(part: Part) -> np.ndarray:
+    return _int32(blocks(part.sequence.computed) - part.sequence.reused_blocks)
 
 
 _perf = _if("perf_metrics")
@@ -145,9 +160,9 @@ OUTPUTS = (
            lambda part: _int32(part.sequence.index)),
     Output("num_input_tokens", _if("num_input_tokens"), lambda part: _int32(len(part.sequence.request.prompt))),
     Output("num_output_tokens", _if("num_output_tokens"), lambda part: _int32(len(part.tokens))),
-    Output("kv_cache_alloc_new_blocks", _perf, _blocks),
-    Output("kv_cache_reused_blocks", _perf, lambda part: _int32(0)),  # nothing is shared between sequences
-    Output("kv_cache_alloc_total_blocks", _perf, _blocks),
+    Output("kv_cache_alloc_new_blocks", _perf, _new_blocks),
+    Output("kv_cache_reused_blocks", _perf, lambda part: _int32(part.sequence.reused_blocks)),
+    Output("kv_cache_alloc_total_blocks", _perf, _all_blocks),
     Output("arrival_time_ns", _perf, _time("arrival")),
     Output("first_scheduled_time_ns", _perf, _time("first_scheduled")),
     Output("first_token_time_ns", _perf, _time("first_token")),

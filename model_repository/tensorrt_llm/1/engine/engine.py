@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from . import session
-from .answer import Answer, check_wanted
+from .answer import Answer, check_standard, check_wanted
 from .courier import Courier
 from .errors import RequestError
-from .request import Limits, Request, Tensors, parse
+from .prefix_cache import TOKENS_PER_BLOCK
+from .request import TOP_LOG_PROBS, Limits, Request, Tensors, parse
 from .response import Channel, Mailbox, Response
 from .runner import Runner
 from .scheduler import Scheduler, Stats
@@ -44,7 +45,8 @@ class Engine:
         self._settings = settings
         self._checkpoint = checkpoint
         self._publish = publish
-        self._scheduler = Scheduler(runner, settings.max_batch_size, settings.max_queue_size, settings.prefill_chunk)
+        self._scheduler = Scheduler(runner, settings.max_batch_size, settings.max_queue_size, settings.prefill_chunk,
+                                    settings.kv_cache_reuse_tokens)
         self._sessions = Sessions(settings.session_timeout_ms / 1e3, settings.poll_wait_ms / 1e3)
         self._courier = Courier(_mailbox)
         self._numbers = itertools.count(1)
@@ -96,6 +98,7 @@ class Engine:
         if missing := check_wanted(channel.wanted):
             raise RequestError(missing)
         requests = parse(tensors, self.limits, next(self._numbers))
+        check_standard(requests)
         answer = Answer(channel, len(requests))
         answer.expect(self._sequences(answer, requests))
         self._scheduler.submit(answer.sequences)
@@ -121,7 +124,8 @@ class Engine:
             "version": session.VERSION, "max_seq_len": self.limits.max_seq_len,
             "max_batch_size": self._settings.max_batch_size, "vocab_size": self.limits.vocab_size,
             "checkpoint": self._checkpoint, "poll_wait_ms": self._settings.poll_wait_ms,
-            "session_timeout_ms": self._settings.session_timeout_ms,
+            "session_timeout_ms": self._settings.session_timeout_ms, "top_log_probs": TOP_LOG_PROBS,
+            "tokens_per_block": TOKENS_PER_BLOCK,
         })
         nothing = session.nothing()
         self._courier.send(channel, Response({**nothing.outputs, "session_texts": np.array([[text.encode()]], object)}))
@@ -178,7 +182,7 @@ class Engine:
     def _report(self, stats: Stats) -> None:
         """When nothing is left, the last step's figures no longer hold."""
         try:
-            self._publish(stats if stats.active else Stats(0, 0, 0, 0, stats.iterations))
+            self._publish(stats if stats.active else Stats(0, 0, 0, 0, stats.iterations, stats.reused_blocks))
         except Exception:
             _log.exception("the metrics could not be published")
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .scheduler import TOKENS_PER_BLOCK, Stats, blocks
+from .prefix_cache import TOKENS_PER_BLOCK, blocks
+from .scheduler import Stats
 
 Key = tuple[str, str]  # family, value of its label
 
@@ -55,8 +56,8 @@ class Metrics:
                 "active": stats.active, "max": self._max_batch_size, "scheduled": stats.scheduled,
                 "context": stats.context, "waiting": stats.active - stats.scheduled}),
             ("nv_trt_llm_kv_cache_block_metrics", {
-                "max": most, "free": most - used, "used": used, "tokens_per": TOKENS_PER_BLOCK, "reused": 0,
-                "fraction": used / most}),
+                "max": most, "free": most - used, "used": used, "tokens_per": TOKENS_PER_BLOCK,
+                "reused": stats.reused_blocks, "fraction": used / most}),
             ("nv_trt_llm_general_metrics", {"timestamp": int(time.time()), "iteration_counter": stats.iterations}),
         ):
             for kind, value in values.items():

@@ -45,6 +45,21 @@ class Cache:
         values[:, :, : self.length] = self.values[:, :, : self.length]
         self.keys, self.values = keys, values
 
+    def save(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.keys[..., start:end].copy(), self.values[:, :, start:end].copy()
+
+    def restore(self, saved: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        self.reserve(sum(keys.shape[3] for keys, _ in saved))
+        for keys, values in saved:
+            end = self.length + keys.shape[3]
+            self.keys[..., self.length: end] = keys
+            self.values[:, :, self.length: end] = values
+            self.length = end
+
+
+_Span = tuple[Cache, int, int, int]
+"""One segment in the packed rows: its cache, how many positions come before, first row, end row."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -60,6 +75,8 @@ class _Layer:
 
 class NumpyRunner:
     """Implements runner.Runner."""
+
+    reusable = True
 
     def __init__(self, checkpoint: Checkpoint):
         config = checkpoint.config
@@ -84,23 +101,22 @@ class NumpyRunner:
     def forward(self, segments: Sequence[Segment]) -> np.ndarray:
         ids: list[int] = []
         positions: list[int] = []
-        spans: list[tuple[Cache, int, int]] = []
+        spans: list[_Span] = []
         wanted: list[int] = []
         for segment in segments:
             start, past = len(ids), segment.cache.length
             ids += segment.tokens
             positions += range(past, past + len(segment.tokens))
             segment.cache.reserve(past + len(segment.tokens))
-            spans.append((segment.cache, start, len(ids)))
+            segment.cache.length += len(segment.tokens)
+            spans.append((segment.cache, past, start, len(ids)))
             wanted += range(len(ids) - segment.rows, len(ids))
         hidden = self._transform(ids, positions, spans)
-        for cache, start, end in spans:
-            cache.length += end - start
         if not wanted:
             return np.empty((0, self.vocab_size), np.float32)
         return self._head(_normalise(hidden[wanted], self._norm, self._epsilon))
 
-    def _transform(self, ids: list[int], positions: list[int], spans: list[tuple[Cache, int, int]]) -> np.ndarray:
+    def _transform(self, ids: list[int], positions: list[int], spans: list[_Span]) -> np.ndarray:
         angles = np.array(positions, np.float32)[:, None] * self._frequencies
         turn = np.concatenate([angles, angles], 1)[:, None]  # [T, 1, head_dim]
         cos, sin = np.cos(turn), np.sin(turn)
@@ -113,7 +129,7 @@ class NumpyRunner:
         return hidden
 
     def _attention(self, number: int, layer: _Layer, hidden: np.ndarray, cos: np.ndarray, sin: np.ndarray,
-                   spans: list[tuple[Cache, int, int]]) -> np.ndarray:
+                   spans: list[_Span]) -> np.ndarray:
         mixed = layer.qkv(hidden).reshape(len(hidden), -1, self._head_dim)
         turned = mixed[:, : self._heads + self._kv_heads]
         if layer.query_key_norm is not None:
@@ -122,8 +138,8 @@ class NumpyRunner:
         queries = turned[:, : self._heads] * np.float32(self._head_dim ** -0.5)
         keys, values = turned[:, self._heads:], mixed[:, self._heads + self._kv_heads:]
         attended = np.empty((len(hidden), self._heads * self._head_dim), np.float32)
-        for cache, start, end in spans:
-            past, total = cache.length, cache.length + end - start
+        for cache, past, start, end in spans:
+            total = past + end - start
             cache.keys[number, :, :, past:total] = keys[start:end].transpose(1, 2, 0)
             cache.values[number, :, past:total] = values[start:end].transpose(1, 0, 2)
             attend = self._attend_one if end - start == 1 else self._attend_many

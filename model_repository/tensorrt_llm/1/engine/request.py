@@ -19,6 +19,9 @@ from .errors import RequestError
 
 Tensors = Mapping[str, np.ndarray]
 
+TOP_LOG_PROBS = 20
+"""The most alternatives per token that a session may ask for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -57,6 +60,8 @@ class Request:
     bias: np.ndarray | None = None  # FP32 [vocab_size]
     exclude_input: bool = False
     log_probs: bool = False
+    top_log_probs: int = 0  # alternatives per token
+    prompt_log_probs: bool = False
     context_logits: bool = False
     generation_logits: bool = False
     perf_metrics: bool = False
@@ -105,6 +110,9 @@ SCALARS = (
     Scalar("min_tokens", "min_tokens", lambda v: v >= 0, "min_tokens >= 0"),
     Scalar("exclude_input_in_output", "exclude_input", _any, "", True),
     Scalar("return_log_probs", "log_probs", _any, ""),
+    Scalar("session_top_log_probs", "top_log_probs", lambda v: 0 <= v <= TOP_LOG_PROBS,
+           f"0 <= session_top_log_probs <= {TOP_LOG_PROBS}", True),
+    Scalar("session_prompt_log_probs", "prompt_log_probs", _any, "", True),
     Scalar("return_context_logits", "context_logits", _any, ""),
     Scalar("return_generation_logits", "generation_logits", _any, ""),
     Scalar("return_kv_cache_reuse_stats", "perf_metrics", _any, "", True),  # the older name of the next

@@ -16,11 +16,25 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next tokens of one sequence. `rows` = how many of the last positions need logits (0 = none)."""
+    """The next tokens of one sequence. `rows` = how many of the last positions need logits (0 = none).
+
+    A cache may appear several times in one forward, in order. Tokens of one segment attend together: with the numpy
+    runner the cuts between segments decide about the last bits of the result, and nothing else does.
+    """
 
     cache: Any
     tokens: list[int]
     rows: int
+
+
+class SavingCache(Protocol):
+    """A cache whose positions can be copied."""
+
+    def save(self, start: int, end: int) -> Any:
+        """A copy of these positions, with its own memory."""
+
+    def restore(self, saved: Sequence[Any]) -> None:
+        """Fills an empty cache with copies, one behind the other."""
 
 
 class Runner(Protocol):
@@ -31,6 +45,13 @@ class Runner(Protocol):
 
     @property
     def max_seq_len(self) -> int: ...
+
+    @property
+    def reusable(self) -> bool:
+        """Whether positions of one cache can be copied into another without changing any result by a bit.
+
+        Then caches have save and restore (see SavingCache).
+        """
 
     def new_cache(self) -> Any:
         """An empty cache for one sequence; whoever holds it owns its memory."""

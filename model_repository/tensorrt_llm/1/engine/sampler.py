@@ -100,6 +100,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
+def likeliest(log_probs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """[..., V] -> ids and values [..., count] of the largest along the last axis, largest first, ties in order."""
+    ids = np.sort(np.argpartition(log_probs, -count, -1)[..., -count:], -1)
+    values = np.take_along_axis(log_probs, ids, -1)
+    order = np.argsort(-values, -1, kind="stable")
+    return np.take_along_axis(ids, order, -1), np.take_along_axis(values, order, -1)
+
+
 def _most_likely(weights: np.ndarray, top_p: float) -> tuple[np.ndarray, np.ndarray]:
     """Sorts values only, not ids: several times cheaper. Ids that tie with the last one kept are kept too."""
     wanted = top_p * float(weights.sum(dtype=np.float64))

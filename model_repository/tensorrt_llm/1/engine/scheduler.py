@@ -4,8 +4,9 @@ In: sequences (`submit`), cancellations (`cancel`), time. Out: a list of Progres
 Between two steps sequences join and leave freely. Any thread may submit and cancel; one thread steps. The lock is never
 held during a forward. It does not know who reads the news, or how.
 
-A prompt is always cut at the same places, and the numpy runner computes each row alike in any company: so the batch
-around a sequence does not change its tokens.
+A prompt is always cut at the same places, and the numpy runner computes each row alike in any company: so neither the
+batch around a sequence nor what it found in the prefix cache changes its tokens. With such a runner the places are the
+ends of blocks; how many of these pieces one forward takes makes no difference.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import RequestError
+from .prefix_cache import TOKENS_PER_BLOCK, PrefixCache, blocks
 from .runner import Runner, Segment
-from .sampler import log_softmax
+from .sampler import likeliest, log_softmax
 from .sequence import Progress, Sequence, Status
 
-TOKENS_PER_BLOCK = 64
-"""Unit in which cache use is reported; the caches themselves are contiguous."""
+Work = tuple[Sequence, Segment]
+"""A piece of one forward and whose it is. A prompt may have several, one behind the other."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,23 +42,26 @@ class Stats:
     context: int  # of these, reading their prompt
     used_blocks: int
     iterations: int
+    reused_blocks: int = 0  # since the start
 
 
 class Scheduler:
     """Runs up to `max_batch_size` sequences at the same time, `max_queue_size` more may wait (0 = any number)."""
 
     def __init__(self, runner: Runner, max_batch_size: int, max_queue_size: int, prefill_chunk: int,
-                 clock_ns: Callable[[], int] = time.monotonic_ns):
+                 reuse_tokens: int = 0, clock_ns: Callable[[], int] = time.monotonic_ns):
         self._runner = runner
         self._max_batch_size = max_batch_size
         self._max_queue_size = max_queue_size
         self._prefill_chunk = prefill_chunk
+        self._grid = TOKENS_PER_BLOCK if runner.reusable else prefill_chunk
+        self._prefixes = PrefixCache(reuse_tokens if runner.reusable else 0)
         self._clock_ns = clock_ns
         self._changed = threading.Condition()
         self._waiting: deque[Sequence] = deque()
         self._cancelled: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._scheduled = self._context = self._iterations = 0
+        self._scheduled = self._context = self._iterations = self._reused_blocks = 0
         self._closed = False
 
     def submit(self, sequences: list[Sequence]) -> None:
@@ -91,25 +96,28 @@ class Scheduler:
         """Consistent when called by the stepping thread."""
         used = sum(blocks(sequence.computed) for sequence in self._running)
         active = len(self._running) + len(self._waiting)
-        return Stats(active, self._scheduled, self._context, used, self._iterations)
+        return Stats(active, self._scheduled, self._context, used, self._iterations, self._reused_blocks)
 
     def step(self) -> list[Progress]:
         """One forward over everything that runs. Never raises because of a model or a request."""
         news = self._drop_cancelled()
         self._admit()
-        batch = self._plan()
-        self._scheduled, self._context = len(batch), sum(sequence.in_prompt for sequence in batch)
-        if not batch:
-            return news
-        self._iterations += 1
         try:
-            segments = [self._segment(sequence) for sequence in batch]
-            logits = self._runner.forward(segments)
+            batch = self._plan(news)
+            self._scheduled = len({sequence for sequence, _ in batch})
+            self._context = len({sequence for sequence, _ in batch if sequence.in_prompt})
+            if not batch:
+                return news
+            self._iterations += 1
+            logits = self._runner.forward([segment for _, segment in batch])
+            ready, places = self._advance(batch, logits)
         except Exception as error:
             _log.exception("forward failed")
             message = f"Encountered an error in forwardSync function: {_short(error)}"
             return news + self._fail(list(self._running), message)
-        return news + self._advance(batch, segments, logits)
+        if not ready:
+            return news
+        return news + self._sample(ready, logits if len(places) == len(logits) else logits[places])
 
     def abort(self, message: str) -> list[Progress]:
         """Ends everything with an error; for the stepping thread, or after it has ended."""
@@ -134,39 +142,85 @@ class Scheduler:
             while self._waiting and len(self._running) < self._max_batch_size:
                 self._running.append(self._waiting.popleft())
 
-    def _plan(self) -> list[Sequence]:
-        """Every answer that grows, and prompts in the order they came while their chunks fit; at least one chunk."""
-        batch, room = [], self._prefill_chunk
+    def _plan(self, news: list[Progress]) -> list[Work]:
+        """Every answer that grows, and prompts in the order they came, as many pieces as fit.
+
+        `news` gets what those that start have found in the prefix cache.
+        """
+        batch: list[Work] = []
+        room = self._prefill_chunk
         for sequence in self._running:
             if not sequence.in_prompt:
-                batch.append(sequence)
+                batch.append((sequence, Segment(sequence.cache, sequence.ids[sequence.computed:], 1)))
                 continue
-            size = min(self._prefill_chunk, len(sequence.request.prompt) - sequence.computed)
-            if size <= room:
-                batch.append(sequence)
-            room -= size  # below zero stays below: nobody overtakes a long prompt
+            if room <= 0:
+                continue
+            if sequence.cache is None:
+                self._start(sequence, news)
+                room -= sequence.reused_blocks  # copying a block takes less time than computing a token
+            pieces = self._pieces(sequence, room)
+            batch += pieces
+            read = sum(len(segment.tokens) for _, segment in pieces)
+            # A prompt that is not read to its end leaves no room: nobody overtakes it.
+            room = room - read if sequence.computed + read == len(sequence.request.prompt) else 0
         return batch
 
-    def _segment(self, sequence: Sequence) -> Segment:
-        if sequence.cache is None:
-            sequence.cache = self._runner.new_cache()
-            sequence.times.first_scheduled = self._clock_ns()
-        tokens = sequence.ids[sequence.computed: sequence.computed + self._prefill_chunk]
-        last = sequence.computed + len(tokens) == len(sequence.ids)
-        whole = sequence.in_prompt and sequence.request.context_logits
-        return Segment(sequence.cache, tokens, len(tokens) if whole else int(last))
+    def _start(self, sequence: Sequence, news: list[Progress]) -> None:
+        """Gives it a cache, filled with what is known of its prompt."""
+        request = sequence.request
+        all_logits = request.context_logits or request.prompt_log_probs
+        chain = [] if all_logits else self._prefixes.find(request.prompt)
+        cache = self._runner.new_cache()
+        if chain:
+            cache.restore([block.saved for block in chain])
+        sequence.start(cache, chain, self._clock_ns())
+        self._reused_blocks += len(chain)
+        if chain and sequence.prompt_news:
+            news.append(Progress(sequence, prompt=sequence.prompt_news))
+            sequence.prompt_news = None
 
-    def _advance(self, batch: list[Sequence], segments: list[Segment], logits: np.ndarray) -> list[Progress]:
+    def _pieces(self, sequence: Sequence, room: int) -> list[Work]:
+        """The next whole pieces of its prompt that fit."""
+        pieces: list[Work] = []
+        place, end = sequence.computed, len(sequence.request.prompt)
+        whole = sequence.request.context_logits or sequence.wants_prompt_scores
+        while place < end and (stop := self._cut(place, end)) - place <= room:
+            rows = stop - place if whole else int(stop == end)
+            pieces.append((sequence, Segment(sequence.cache, sequence.ids[place:stop], rows)))
+            room -= stop - place
+            place = stop
+        return pieces
+
+    def _cut(self, place: int, end: int) -> int:
+        """Where the piece ends that begins at `place`: at the end of a block, or earlier if a step takes less."""
+        first = place // self._grid * self._grid
+        size = min(self._prefill_chunk, self._grid)
+        return min(place - (place - first) % size + size, first + self._grid, end)
+
+    def _advance(self, batch: list[Work], logits: np.ndarray) -> tuple[list[Sequence], list[int]]:
+        """The sequences that have a next token, and the rows of logits it comes from."""
         ready, places, row = [], [], 0
-        for sequence, segment in zip(batch, segments, strict=True):
-            if sequence.in_prompt and sequence.request.context_logits:
-                sequence.context_logits.append(logits[row: row + segment.rows])
+        for sequence, segment in batch:
+            if sequence.in_prompt:
+                self._read(sequence, segment, logits[row: row + segment.rows])
             row += segment.rows
             sequence.computed += len(segment.tokens)
             if sequence.computed == len(sequence.ids):
                 ready.append(sequence)
                 places.append(row - 1)
-        return self._sample(ready, logits if len(places) == len(logits) else logits[places]) if ready else []
+        return ready, places
+
+    def _read(self, sequence: Sequence, segment: Segment, logits: np.ndarray) -> None:
+        """Keeps what is wanted of a piece of a prompt."""
+        request, computed = sequence.request, sequence.computed + len(segment.tokens)
+        if request.context_logits:
+            sequence.context_logits.append(logits)
+        if sequence.wants_prompt_scores:
+            _score_prompt(sequence, request.prompt[sequence.computed + 1: computed + 1], logits)
+        if self._runner.reusable:
+            self._prefixes.store(sequence.chain, request.prompt, computed, sequence.cache.save)
+        if computed == len(request.prompt):
+            sequence.chain = []
 
     def _sample(self, ready: list[Sequence], logits: np.ndarray) -> list[Progress]:
         """`logits` has one row per sequence. The largest one is found for the whole batch in one call."""
@@ -207,27 +261,39 @@ class Scheduler:
         self._running = [sequence for sequence in self._running if sequence.status is Status.RUNNING]
 
 
-def blocks(tokens: int) -> int:
-    """Cache blocks that so many positions take."""
-    return -(-tokens // TOKENS_PER_BLOCK)
-
-
 def _accept(sequence: Sequence, token: int, logits: np.ndarray, now_ns: int) -> Progress:
     request = sequence.request
-    log_prob = float(log_softmax(logits)[token]) if request.log_probs else 0.0
+    scored = request.log_probs or request.top_log_probs > 0
+    log_probs = log_softmax(logits) if scored else logits
+    log_prob = float(log_probs[token]) if scored else 0.0
     before = len(sequence.ids)
     status = sequence.accept(token, log_prob, now_ns)
     progress = Progress(sequence, status, tokens=sequence.ids[before:], cum_log_prob=sequence.cum_log_prob)
-    if request.log_probs and progress.tokens:
-        progress.log_probs = [log_prob]
-    if request.generation_logits and progress.tokens:
-        progress.generation_logits = [logits.copy()]
+    if progress.tokens:
+        if request.log_probs:
+            progress.log_probs = [log_prob]
+        if request.top_log_probs:
+            progress.top = [likeliest(log_probs, request.top_log_probs)]
+        if request.generation_logits:
+            progress.generation_logits = [logits.copy()]
     if sequence.context_logits:
         progress.context_logits = np.concatenate(sequence.context_logits)
         sequence.context_logits = []
+    progress.prompt, sequence.prompt_news = sequence.prompt_news, None
     if status is not Status.RUNNING:
         sequence.finish(status)
     return progress
+
+
+def _score_prompt(sequence: Sequence, following: list[int], logits: np.ndarray) -> None:
+    """Adds the log probs of the tokens that follow; behind the prompt's last row none does yet."""
+    news, count = sequence.prompt_news, len(following)
+    if news is None or not count:
+        return
+    log_probs = log_softmax(logits[:count])
+    news.log_probs += log_probs[np.arange(count), following].tolist()
+    if sequence.request.top_log_probs:
+        news.top.append(likeliest(log_probs, sequence.request.top_log_probs))
 
 
 def _sampling_error(error: Exception) -> str:

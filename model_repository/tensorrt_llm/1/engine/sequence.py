@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .prefix_cache import TOKENS_PER_BLOCK, Block
 from .request import Request
 from .sampler import Sampler
 from .word_list import ends_with
@@ -37,6 +38,19 @@ class Times:
     last_token: int = 0
 
 
+Top = tuple[np.ndarray, np.ndarray]
+"""Token ids and log probs of the likeliest alternatives, k for each position: [k] or [positions, k]."""
+
+
+@dataclass(slots=True)
+class PromptNews:
+    """What is to be told about a prompt."""
+
+    reused: int  # tokens found in the prefix cache
+    log_probs: list[float] = field(default_factory=list)  # of its second to last tokens, if wanted
+    top: list[Top] = field(default_factory=list)
+
+
 @dataclass(slots=True, eq=False)
 class Progress:
     """News of one sequence. Later news can be merged into earlier ones that nobody has taken yet."""
@@ -45,16 +59,25 @@ class Progress:
     status: Status = Status.RUNNING
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)  # one per token, if the request wants them
+    top: list[Top] = field(default_factory=list)  # likewise
     generation_logits: list[np.ndarray] = field(default_factory=list)  # FP32 [vocab_size] each
     context_logits: np.ndarray | None = None  # FP32 [prompt, vocab_size], with the first news
+    prompt: PromptNews | None = None  # not later than the first token of any sequence of the request
     cum_log_prob: float = 0.0
     error: str = ""
+
+    @property
+    def of_prompt_only(self) -> bool:
+        """Whether the sequence itself has not come further."""
+        return self.prompt is not None and not self.tokens and self.status is Status.RUNNING
 
     def merge(self, later: Progress) -> None:
         """Makes this the news of both."""
         self.tokens += later.tokens
         self.log_probs += later.log_probs
+        self.top += later.top
         self.generation_logits += later.generation_logits
+        self.prompt = self.prompt or later.prompt
         if self.context_logits is None:
             self.context_logits = later.context_logits
         self.status, self.cum_log_prob, self.error = later.status, later.cum_log_prob, later.error
@@ -65,7 +88,7 @@ class Sequence:
 
     __slots__ = (
         "owner", "request", "row", "index", "ids", "computed", "cache", "sampler", "status", "cum_log_prob", "times",
-        "context_logits", "vocab_size",
+        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks",
     )
 
     def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int):
@@ -81,7 +104,10 @@ class Sequence:
         self.status = Status.RUNNING
         self.cum_log_prob = 0.0
         self.times = Times(arrival=now_ns)
-        self.context_logits: list[np.ndarray] = []  # one array per prompt chunk, if wanted
+        self.context_logits: list[np.ndarray] = []  # one array per piece of the prompt, if wanted
+        self.prompt_news: PromptNews | None = None  # what has not been told yet
+        self.chain: list[Block] = []  # the prompt's blocks in the prefix cache, while it is being read
+        self.reused_blocks = 0
 
     @property
     def generated(self) -> int:
@@ -92,6 +118,20 @@ class Sequence:
     def in_prompt(self) -> bool:
         """Whether the next forward still reads the prompt."""
         return self.computed < len(self.request.prompt)
+
+    @property
+    def wants_prompt_scores(self) -> bool:
+        """One of n sequences with the same prompt is enough."""
+        return self.request.prompt_log_probs and self.index == 0
+
+    def start(self, cache: Any, chain: list[Block], now_ns: int) -> None:
+        """The cache holds the blocks of the chain already."""
+        self.cache, self.chain = cache, chain
+        self.reused_blocks = len(chain)
+        self.computed = len(chain) * TOKENS_PER_BLOCK
+        self.times.first_scheduled = now_ns
+        if self.index == 0 and (chain or self.request.prompt_log_probs):
+            self.prompt_news = PromptNews(self.computed)
 
     def accept(self, token: int, log_prob: float, now_ns: int) -> Status:
         """Appends a token, unless it is end_id. Stop words are looked for before the length (contract C)."""
@@ -110,3 +150,4 @@ class Sequence:
         """Sets the last status and gives the cache back."""
         self.status = status
         self.cache = None
+        self.chain = []

@@ -18,9 +18,11 @@ import numpy as np
 from .errors import RequestError
 from .request import Request, Tensors, scalar
 from .response import Channel, Parcel, Response
-from .sequence import Progress, Sequence, Status
+from .sequence import Progress, Sequence, Status, Top
 
 VERSION = 1
+PROMPT = -1
+"""Status of a record about the prompt."""
 
 
 class Command(IntEnum):
@@ -195,23 +197,46 @@ def nothing() -> Response:
 
 
 def encode(news: Iterable[Progress]) -> Response:
-    """Event records with their log probs and texts."""
-    events: list[int] = []
-    log_probs: list[float] = []
-    texts: list[bytes] = []
+    """Event records with their log probs, alternatives and texts."""
+    records = _Records()
     for progress in news:
-        sequence = progress.sequence
-        events += (sequence.owner.number, sequence.index, int(progress.status))
-        events += (len(progress.tokens), len(progress.log_probs), *progress.tokens)
-        log_probs += progress.log_probs
+        number, index = progress.sequence.owner.number, progress.sequence.index
+        if prompt := progress.prompt:
+            records.add((number, index, PROMPT), [prompt.reused], prompt.log_probs, prompt.top)
+            if progress.of_prompt_only:
+                continue
+        records.add((number, index, int(progress.status)), progress.tokens, progress.log_probs, progress.top)
         if progress.status is Status.ERROR:
-            texts.append(progress.error.encode())
-    outputs: dict[str, np.ndarray] = {"session_events": np.array(events, np.int32).reshape(1, -1)}
-    if log_probs:
-        outputs["session_log_probs"] = np.array(log_probs, np.float32).reshape(1, -1)
-    if texts:
-        outputs["session_texts"] = np.array([texts], object)
-    return Response(outputs)
+            records.texts.append(progress.error.encode())
+    return Response(records.outputs())
+
+
+class _Records:
+    """The values of the records written so far, one list per output."""
+
+    def __init__(self) -> None:
+        self.events: list[int] = []
+        self.log_probs: list[float] = []
+        self.top: list[Top] = []
+        self.texts: list[bytes] = []
+
+    def add(self, head: tuple[int, int, int], tokens: list[int], log_probs: list[float], top: list[Top]) -> None:
+        top_count = sum(ids.size for ids, _ in top) if top else 0
+        self.events += (*head, len(tokens), len(log_probs), top_count, *tokens)
+        self.log_probs += log_probs
+        self.top += top
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        outputs: dict[str, np.ndarray] = {"session_events": np.array(self.events, np.int32).reshape(1, -1)}
+        if self.log_probs:
+            outputs["session_log_probs"] = np.array(self.log_probs, np.float32).reshape(1, -1)
+        if self.top:
+            for name, place, dtype in (("session_top_ids", 0, np.int32), ("session_top_log_probs", 1, np.float32)):
+                values = np.concatenate([pair[place].reshape(-1) for pair in self.top])
+                outputs[name] = values.astype(dtype).reshape(1, -1)
+        if self.texts:
+            outputs["session_texts"] = np.array([self.texts], object)
+        return outputs
 
 
 def _answers(superseded: list[Channel], answered: Channel | None,

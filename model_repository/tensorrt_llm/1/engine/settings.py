@@ -26,6 +26,7 @@ class Settings:
     max_seq_len: int = 0  # prompt and answer together
     max_input_len: int = 0  # prompt alone; at most max_seq_len - 1
     prefill_chunk: int = 256  # prompt tokens in one step
+    kv_cache_reuse_tokens: int = 65536  # of prompts, kept for others that begin alike; 0 = off
     exclude_input_in_output: bool = False
     session_timeout_ms: int = 5000
     poll_wait_ms: int = 20

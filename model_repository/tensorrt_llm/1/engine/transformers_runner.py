@@ -37,32 +37,35 @@ class Cache:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.past: Any = None
 
-    def extend(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes [heads, n, head_dim] behind the first `length` positions; views of all of them."""
-        total = self.length + keys.shape[1]
+    def extend(self, layer: int, past: int, keys: torch.Tensor,
+               values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes [heads, n, head_dim] behind the first `past` positions; views of all of them."""
+        total = past + keys.shape[1]
         if layer not in self.layers or self.layers[layer][0].shape[1] < total:
-            self.layers[layer] = self._grown(layer, keys, total), self._grown(layer, values, total, 1)
+            self.layers[layer] = self._grown(layer, past, keys, total), self._grown(layer, past, values, total, 1)
         stored_keys, stored_values = self.layers[layer]
-        stored_keys[:, self.length: total] = keys
-        stored_values[:, self.length: total] = values
+        stored_keys[:, past: total] = keys
+        stored_values[:, past: total] = values
         return stored_keys[:, :total], stored_values[:, :total]
 
-    def _grown(self, layer: int, like: torch.Tensor, total: int, place: int = 0) -> torch.Tensor:
+    def _grown(self, layer: int, past: int, like: torch.Tensor, total: int, place: int = 0) -> torch.Tensor:
         capacity = max(_FIRST_CAPACITY, 1 << (total - 1).bit_length())
         grown = like.new_empty(like.shape[0], capacity, like.shape[2])
         if layer in self.layers:
-            grown[:, : self.length] = self.layers[layer][place][:, : self.length]
+            grown[:, :past] = self.layers[layer][place][:, :past]
         return grown
 
 
 class TransformersRunner:
     """Implements runner.Runner. FP32 on the CPU, the checkpoint's dtype on CUDA."""
 
+    reusable = False  # rounding depends on what is computed together, so a prompt read in part is not the same
+
     def __init__(self, folder: Path, threads: int = 0):
         if threads:
             torch.set_num_threads(threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._spans: list[tuple[Cache, int, int]] = []
+        self._spans: list[tuple[Cache, int, int, int]] = []  # cache, positions before, first row, end row
         name = f"packed_{next(_numbers)}"
         ALL_ATTENTION_FUNCTIONS.register(name, self._attend)
         self._model = AutoModelForCausalLM.from_pretrained(
@@ -83,20 +86,19 @@ class TransformersRunner:
     def _forward_packed(self, segments: Sequence[Segment]) -> torch.Tensor:
         ids: list[int] = []
         positions: list[int] = []
-        spans: list[tuple[Cache, int, int]] = []
+        spans: list[tuple[Cache, int, int, int]] = []
         wanted: list[int] = []
         for segment in segments:
             start, past = len(ids), segment.cache.length
             ids += segment.tokens
             positions += range(past, past + len(segment.tokens))
-            spans.append((segment.cache, start, len(ids)))
+            segment.cache.length += len(segment.tokens)
+            spans.append((segment.cache, past, start, len(ids)))
             wanted += range(len(ids) - segment.rows, len(ids))
         self._spans = spans
         logits = self._model(
             input_ids=self._tensor([ids]), position_ids=self._tensor([positions]), use_cache=False,
             logits_to_keep=self._tensor(wanted or [0])).logits[0]
-        for cache, start, end in spans:
-            cache.length += end - start
         return logits[: len(wanted)]
 
     def _forward_each(self, segments: Sequence[Segment]) -> torch.Tensor:
@@ -114,9 +116,9 @@ class TransformersRunner:
                 **unused: Any) -> tuple[torch.Tensor, None]:
         """The library's attention interface: [1, heads, T, head_dim] -> [1, T, heads, head_dim]."""
         parts = []
-        for cache, start, end in self._spans:
-            keys, values = cache.extend(module.layer_idx, key[0, :, start:end], value[0, :, start:end])
-            visible = _visible(cache.length, end - start, sliding_window, query.device)
+        for cache, past, start, end in self._spans:
+            keys, values = cache.extend(module.layer_idx, past, key[0, :, start:end], value[0, :, start:end])
+            visible = _visible(past, end - start, sliding_window, query.device)
             parts.append(torch.nn.functional.scaled_dot_product_attention(
                 query[:, :, start:end], keys[None], values[None], attn_mask=visible, scale=scaling,
                 enable_gqa=query.shape[1] != key.shape[1]))

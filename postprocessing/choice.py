@@ -1,0 +1,111 @@
+"""One sequence of an answer: its tokens' way to text, with stop strings, log probs and the reason why it ended."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from postprocessing import engine_errors
+from postprocessing.detokenizer import Detokenizer
+from postprocessing.events import Event, Status
+from postprocessing.log_probs import Entry, Waiting
+from postprocessing.stop import StopStrings
+
+FINISH_REASONS = {Status.END_ID: "stop", Status.STOP_WORDS: "stop", Status.LENGTH: "length"}
+
+
+class Piece(NamedTuple):
+    """Text that is ready to be shown, and the log probs of its tokens (if they are wanted)."""
+
+    text: str
+    entries: list[Entry]
+
+
+class Choice:
+    """State of one sequence.
+
+    Args:
+        ends: token ids that end the text and are not shown.
+        max_tokens: 0 if no new text is wanted at all.
+        offset: where its text begins, for the places of log probs.
+
+    Attributes:
+        tokens: how many count, up to the one that completed a stop string.
+        finish_reason: set once it has ended.
+        cumulative: sum of the log probs of its tokens.
+    """
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stop: StopStrings,
+        ends: frozenset[int],
+        max_tokens: int,
+        *,
+        log_probs: bool,
+        offset: int = 0,
+    ) -> None:
+        self._detokenizer = detokenizer
+        self._stop = stop
+        self._ends = ends
+        self._max_tokens = max_tokens
+        self._waiting = Waiting() if log_probs else None
+        self._read = self._shown = offset
+        self.tokens = 0
+        self.cumulative = 0.0
+        self.finish_reason: str | None = None
+
+    def push(self, event: Event) -> Piece:
+        """Takes the engine's news.
+
+        Raises:
+            OpenAIError: the event is an error, in words fit for the client.
+        """
+        if self.finish_reason is not None:
+            return Piece("", [])
+        text = self._text(event) if self._max_tokens else self._end("length")
+        if event.status is not Status.RUNNING and self.finish_reason is None:
+            if event.status not in FINISH_REASONS:
+                raise engine_errors.translate(event)
+            text += self._end(FINISH_REASONS[event.status])
+        return Piece(text, self._entries(text))
+
+    def _text(self, event: Event) -> str:
+        """Text of the event's tokens, up to where the answer ends by itself."""
+        pieces = []
+        for at, token in enumerate(event.tokens):
+            if token in self._ends:
+                pieces.append(self._end("stop"))
+                break
+            self.tokens += 1
+            piece = self._detokenizer.push(token)
+            if event.log_probs:
+                self._note(event, at, len(piece))
+            pieces.append(self._stop.push(piece))
+            if self._stop.matched is not None:
+                self.finish_reason = "stop"
+                break
+        return "".join(pieces)
+
+    def _note(self, event: Event, at: int, length: int) -> None:
+        self.cumulative += event.log_probs[at]
+        if self._waiting is not None:
+            top = event.top[at] if event.top else ()
+            self._waiting.add(Entry(event.tokens[at], event.log_probs[at], top, self._read, self._read + length))
+        self._read += length
+
+    def _end(self, reason: str) -> str:
+        """The text that was still held back. It may complete a stop string, which then is the reason."""
+        text = self._stop.push(self._detokenizer.finish())
+        if self._stop.matched is None:
+            text += self._stop.finish()
+        self.finish_reason = reason if self._stop.matched is None else "stop"
+        return text
+
+    def _entries(self, text: str) -> list[Entry]:
+        if self._waiting is None:
+            return []
+        self._shown += len(text)
+        if self.finish_reason is not None:
+            return self._waiting.rest(self._shown)
+        # Without text nothing is sent, so the entry of a character's first part waits for the others.
+        return self._waiting.shown(self._shown) if text else []

@@ -1,0 +1,42 @@
+"""A prompt's text before its answer (`echo`), with the log probs of its tokens if they are wanted."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer
+
+from postprocessing.detokenizer import Detokenizer
+from postprocessing.events import Event
+from postprocessing.log_probs import Entry
+from preprocessing.generation import Generation, Prompt
+
+
+class Echo:
+    """One prompt as text.
+
+    Attributes:
+        text: as the client sent it, or decoded from token ids.
+        length: where the answer begins, in characters.
+        entries: log probs of the prompt's tokens, once `read` has brought them; the first has none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt, generation: Generation) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._wanted = generation.log_probs is not None and generation.log_probs.prompt
+        needed = generation.echo or (generation.log_probs is not None and not generation.chat)
+        self.text = (prompt.text if prompt.text is not None else tokenizer.decode(prompt.ids)) if needed else ""
+        self.length = len(self.text)
+        self.entries: list[Entry] = []
+
+    def read(self, event: Event) -> None:
+        """Takes the engine's news about the prompt."""
+        if not self._wanted:
+            return
+        detokenizer = Detokenizer(self._tokenizer)
+        at = 0
+        for number, token in enumerate(self._prompt.ids):
+            length = len(detokenizer.push(token))
+            log_prob = event.log_probs[number - 1] if number else None
+            top = event.top[number - 1] if number and event.top else ()
+            self.entries.append(Entry(token, log_prob, top, at, at + length))
+            at += length

@@ -1,0 +1,43 @@
+"""A model as clients know it, and what its operator allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from preprocessing.tokenizer import Tokenizer
+
+MAX_CHOICES = 64
+# Switches that templates of known model families have; none can replace what the server itself passes to a template.
+TEMPLATE_VARIABLES = ("enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "date_string")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        max_choices: answers of one request, prompts times `best_of`.
+        ignore_unknown: drop request fields that are unknown, instead of refusing them.
+        template_variables: names allowed in `chat_template_kwargs`.
+    """
+
+    max_choices: int = MAX_CHOICES
+    ignore_unknown: bool = False
+    template_variables: tuple[str, ...] = TEMPLATE_VARIABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A served model.
+
+    Attributes:
+        name: what clients put into `model`.
+        max_model_len: prompt and answer together, in tokens.
+        created: Unix time in seconds, for /v1/models.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    max_model_len: int
+    created: int
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,71 @@
+"""POST /v1/tokenize and /v1/detokenize, in vLLM's shapes: what the model sees of a text, and back.
+
+In: the client's bytes and the model. Out: a whole JSON body.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from preprocessing.body import MAX_MESSAGES, decode, translate
+from preprocessing.errors import invalid
+from preprocessing.generation import require_model, within_vocabulary
+from preprocessing.messages import Message, Strict
+from preprocessing.model import Model
+from preprocessing.wire import dumps
+
+
+class TokenizeBody(Strict):
+    """Either a text or a conversation; special tokens are added to a text unless told otherwise."""
+
+    model: str
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool = True
+    return_token_strs: bool = False
+
+
+class DetokenizeBody(Strict):
+    model: str
+    tokens: Annotated[list[int], Field(fail_fast=True)]
+
+
+def tokenize(raw: bytes, model: Model) -> bytes:
+    """`{"count", "max_model_len", "tokens", "token_strs"}`.
+
+    Raises:
+        OpenAIError: the request is at fault.
+    """
+    body: TokenizeBody = validated(TokenizeBody, raw, model)
+    if (body.prompt is None) == (body.messages is None):
+        raise invalid("Give either 'prompt' or 'messages'.", "prompt")
+    text = body.prompt
+    if body.messages is not None:
+        text = model.tokenizer.render(body.messages, add_generation_prompt=body.add_generation_prompt)
+    special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
+    ids = model.tokenizer.encode(text or "", add_special_tokens=special)
+    names = [model.tokenizer.backend.id_to_token(token) for token in ids] if body.return_token_strs else None
+    return dumps({"count": len(ids), "max_model_len": model.max_model_len, "tokens": ids, "token_strs": names})
+
+
+def detokenize(raw: bytes, model: Model) -> bytes:
+    """`{"prompt"}`: the text of token ids, special tokens included.
+
+    Raises:
+        OpenAIError: the request is at fault.
+    """
+    body: DetokenizeBody = validated(DetokenizeBody, raw, model)
+    ids = within_vocabulary(body.tokens, model.tokenizer, "tokens")
+    return dumps({"prompt": model.tokenizer.backend.decode(ids, skip_special_tokens=False)})
+
+
+def validated(schema: type[Any], raw: bytes, model: Model) -> Any:
+    try:
+        body = schema.model_validate(decode(raw))
+    except ValidationError as error:
+        raise translate(error) from None
+    require_model(body.model, [model.name])
+    return body

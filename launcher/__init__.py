@@ -11,7 +11,7 @@ order in which a start passes through them:
     triton.py      finds, starts and stops Triton
     gateway.py     fills in the nginx template, starts and stops nginx
     processes.py   one child process that never outlives the launcher
-    stack.py       all of it together; the tests start servers with this
+    stack.py       all of it together, restarted when it dies; the tests start servers with this
     probe.py       the first requests through the finished server
     serve.py       the command behind serve.sh
 """

@@ -121,6 +121,15 @@ class Gateway:
                 raise LaunchError(f"nginx did not listen within {timeout_s:.0f} s; its log is {self.child.log}.")
             time.sleep(0.02)
 
+    @property
+    def death(self) -> str | None:
+        return self.child.death
+
+    def restart(self) -> None:
+        """With the same configuration; `wait_until_listening` comes next."""
+        self.stop()
+        self.child.start_again()
+
     def stop(self) -> None:
         self.child.stop(STOP_PATIENCE_S, ask=signal.SIGTERM)
 

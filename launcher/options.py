@@ -121,7 +121,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     made = _Parser(
         prog="./serve.sh",
         description="Starts the OpenAI server: Triton with the models, nginx in front. Ctrl-C or SIGTERM stops it "
-        "(exit code 0); if a part of it dies, the exit code is 1.",
+        "(exit code 0). A part that dies is restarted; if it keeps dying, the exit code is 1.",
         epilog="Each option can be given as the environment variable named beside it.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
         allow_abbrev=False,

@@ -1,12 +1,14 @@
 """The command behind serve.sh: checks, starts the server, proves that it works, tells how to use it, waits.
 
-In: the command line (options.py). Out: the server, until Ctrl-C or SIGTERM. Exit codes: 0 after a requested stop, 1
-when the server could not be started or died, 2 for a wrong command line. No error shows a traceback.
+In: the command line (options.py). Out: the server, until Ctrl-C or SIGTERM; what dies of it is restarted (stack.py).
+Exit codes: 0 after a requested stop, 1 when the server could not be started or kept dying, 2 for a wrong command line.
+No error shows a traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -143,7 +145,8 @@ def elapsed_teller() -> Callable[[str], None]:
     started = time.monotonic()
 
     def tell(step: str) -> None:
-        print(f"[{time.monotonic() - started:6.1f} s] {step}", flush=True)
+        with contextlib.suppress(OSError):  # nobody may be reading any more; the server serves on
+            print(f"[{time.monotonic() - started:6.1f} s] {step}", flush=True)
 
     return tell
 

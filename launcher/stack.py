@@ -4,6 +4,9 @@ In: `Settings`. Out: a running `Stack` with its addresses. Both ./serve.sh and t
 
     with Stack(Settings(run_dir=tmp, port=18200, triton_http_port=18201, triton_metrics_port=18202)) as stack:
         requests.get(f"{stack.url}/v1/models")
+
+`watch` keeps it running: Triton or nginx, whichever dies, is started anew on the same ports while the other one stays.
+Without Triton clients get 503 with Retry-After from nginx, without nginx no connection; streams in flight end.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +25,12 @@ from launcher import checks, gateway, processes, repository, triton
 from launcher.errors import LaunchError
 
 ROOT = Path(__file__).resolve().parent.parent
+
+MOST_DEATHS = 3
+DEATHS_WITHIN_S = 300
+"""With so many deaths in so short a time something is wrong that a restart does not cure: a model that crashes on what
+clients keep asking, a machine short of memory. Ending tells whoever watches the server; going on would look like a
+server that is slow. Only time in service counts, or a model that loads for minutes could die for ever."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +149,42 @@ class Stack:
             raise LaunchError(f"The folder {run} cannot be used ({error.strerror}): see --run-dir.") from None
 
     def check_alive(self) -> None:
-        """Raises if Triton or nginx has ended."""
-        for child in self.children:
-            if child.exit_code is not None:
-                raise LaunchError(f"{child.name} ended by itself ({_ending(child.exit_code)}); its log is {child.log}.")
+        """Raises if Triton, a process of one of its models or nginx has ended."""
+        dead = self._dead_part()
+        if dead is not None:
+            raise LaunchError(f"{dead.death}; its log is {dead.child.log}.")
 
     def watch(self, interval_s: float = 0.5) -> None:
-        """Waits for as long as everything runs, then raises."""
+        """Restarts whatever dies, for as long as that helps; then raises. To be called in the main thread."""
+        deaths: deque[float] = deque(maxlen=MOST_DEATHS)
+        restarting_s = 0.0
         while True:
-            self.check_alive()
-            time.sleep(interval_s)
+            dead = self._dead_part()
+            if dead is None:
+                time.sleep(interval_s)
+                continue
+            noticed = time.monotonic()
+            deaths.append(noticed - restarting_s)
+            if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] <= DEATHS_WITHIN_S:
+                raise LaunchError(
+                    f"{dead.death} in spite of {MOST_DEATHS - 1} restarts within {DEATHS_WITHIN_S // 60} minutes; "
+                    f"its log is {dead.child.log}."
+                )
+            self._restart(dead)
+            restarting_s += time.monotonic() - noticed
+
+    def _dead_part(self) -> triton.Triton | gateway.Gateway | None:
+        return next((part for part in (self._triton, self._gateway) if part is not None and part.death), None)
+
+    def _restart(self, part: triton.Triton | gateway.Gateway) -> None:
+        started = time.monotonic()
+        self._tell(f"{part.death}; restarting {part.child.name} (the log so far: {part.child.old_log})")
+        part.restart()
+        if isinstance(part, triton.Triton):
+            part.wait_until_ready(self.settings.start_timeout_s, self._tell)
+        else:
+            part.wait_until_listening()
+        self._tell(f"{part.child.name} is ready again after {time.monotonic() - started:.1f} s")
 
     def stop(self) -> None:
         """First the gateway, so that no request comes in while Triton lets the running ones finish."""
@@ -172,10 +208,6 @@ class Stack:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _ending(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
 
 
 def default_run_dir(port: int) -> Path:

@@ -2,6 +2,10 @@
 
 In: a model repository and ports. Out: a running server on 127.0.0.1, ready to answer. It knows nothing about models.
 
+Each instance of a Python model is a process of its own, the stub. Triton does not notice when one dies: it goes on
+saying that it is ready, requests in flight hang, new ones fail, and only a new Triton cures that. So a dead stub counts
+as the death of Triton.
+
 Three places are looked at: the path the user names, NVIDIA's container (`tritonserver` on PATH), the nvidia-pytriton
 wheel. The wheel carries server and Python backend, but the backend wants the stub program for the running Python
 beside its own library: a folder of links arranges that without writing into site-packages.
@@ -32,6 +36,9 @@ SHARED_MEMORY = Path("/dev/shm")
 EXIT_TIMEOUT_S = 10
 """How long Triton lets requests in flight finish when it is told to stop."""
 STOP_PATIENCE_S = EXIT_TIMEOUT_S + 10
+RESTART_PATIENCE_S = 3
+"""After a death: requests that wait for a dead process never finish, and every second is one without service."""
+STUB = "triton_python_backend_stub"
 PYTHON_TAG = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -75,6 +82,7 @@ class Triton:
         self.child = child
         self.http_port = http_port
         self._region_prefix = region_prefix
+        self._stubs: list[processes.Process] = []
 
     def is_ready(self) -> bool:
         try:
@@ -98,9 +106,24 @@ class Triton:
                 progress("still loading the models")
                 told = now
             time.sleep(0.05)
+        self._stubs = self.child.group(STUB)
 
-    def stop(self) -> None:
-        self.child.stop(STOP_PATIENCE_S)
+    @property
+    def death(self) -> str | None:
+        """What of it has died since it was ready, in words; None if nothing has."""
+        if self.child.death is not None:
+            return self.child.death
+        dead = next((stub for stub in self._stubs if not stub.is_running), None)
+        return None if dead is None else f"Triton's process for {_model_of(dead)} ended"
+
+    def restart(self) -> None:
+        """On the same ports, with the same repository; `wait_until_ready` comes next."""
+        self._stubs = []
+        self.stop(RESTART_PATIENCE_S)
+        self.child.start_again()
+
+    def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
+        self.child.stop(patience_s)
         remove_regions(self._region_prefix)
 
 
@@ -131,7 +154,14 @@ def start(
         *extra_arguments,
     ]
     environment = processes.child_environment(installation.environment)
-    return Triton(processes.start("Triton", command, environment, run / "triton.log", run), http_port, prefix)
+    child = processes.start("Triton", command, environment, run / "triton.log", run, SHARED_MEMORY / prefix)
+    return Triton(child, http_port, prefix)
+
+
+def _model_of(stub: processes.Process) -> str:
+    """A stub's first argument is .../model/version/model.py."""
+    parts = Path(stub.command[1]).parts if len(stub.command) > 1 else ()
+    return f"model {parts[-3]}" if len(parts) >= 3 else "a model"
 
 
 def _shell_safe(path: Path, run: Path) -> str:
@@ -187,7 +217,7 @@ def _server_in_wheel() -> Path:
 
 
 def _linked_backends(root: Path, links: Path) -> Path:
-    stub = root / "python_backend_stubs" / PYTHON_TAG / "triton_python_backend_stub"
+    stub = root / "python_backend_stubs" / PYTHON_TAG / STUB
     if not stub.is_file():
         raise LaunchError(f"This Triton has no Python backend for Python {PYTHON_TAG}: use Python 3.10, 3.11 or 3.12.")
     backend = root / "backends" / "python"

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -49,9 +50,9 @@ class Launched:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_until(self, text: str) -> None:
-        deadline = time.monotonic() + READY_S
-        while text not in self.output:
+    def wait_until(self, text: str, times: int = 1, within_s: float = READY_S) -> None:
+        deadline = time.monotonic() + within_s
+        while self.output.count(text) < times:
             assert self.process.poll() is None and time.monotonic() < deadline, self.output
             time.sleep(0.05)
 
@@ -65,6 +66,16 @@ class Launched:
             if parent in self._family or self._region_prefix in args:
                 self._family.add(pid)
         return {pid: alive[pid][1] for pid in self._family if pid in alive}
+
+    def pid_of(self, part: str) -> int:
+        """The process with `part` in its command."""
+        return next(pid for pid, command in self.processes().items() if part in command)
+
+    def wait_until_nothing_is_left(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.processes() or self.regions():
+            assert time.monotonic() < deadline, (self.processes(), self.regions())
+            time.sleep(0.1)
 
     @property
     def _region_prefix(self) -> str:
@@ -99,12 +110,13 @@ def test_it_answers_and_says_how_to_ask(launched: Launched) -> None:
     subprocess.run([sys.executable, "-c", python], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_requested_stop_leaves_nothing(launched: Launched, ask: signal.Signals) -> None:
+# The three signals that ask for a stop are spread over the tests: SIGTERM here, SIGINT while the models load, SIGHUP
+# during a restart.
+def test_a_requested_stop_leaves_nothing(launched: Launched) -> None:
     assert len(launched.processes()) >= 5
     assert launched.regions()
-    launched.process.send_signal(ask)
-    launched.process.send_signal(ask)  # an impatient user
+    launched.process.send_signal(signal.SIGTERM)
+    launched.process.send_signal(signal.SIGTERM)  # an impatient user
     assert launched.process.wait(60) == 0, launched.output
     assert launched.processes() == {}
     assert launched.regions() == []
@@ -126,20 +138,89 @@ def test_a_killed_launcher_leaves_nothing_for_long(launched: Launched) -> None:
     assert len(launched.processes()) >= 5
     launched.process.kill()
     launched.process.wait(10)
-    deadline = time.monotonic() + 30
-    while launched.processes() or launched.regions():
-        assert time.monotonic() < deadline, launched.processes()
-        time.sleep(0.1)
+    launched.wait_until_nothing_is_left()
 
 
-@pytest.mark.parametrize(("part", "name"), [("tritonserver", "Triton"), ("nginx: master", "nginx")])
-def test_when_a_part_dies_the_rest_stops(launched: Launched, part: str, name: str) -> None:
-    victim = next(pid for pid, command in launched.processes().items() if part in command)
-    os.kill(victim, signal.SIGKILL)
+TRITON, NGINX, ENGINE_STUB = "bin/tritonserver", "nginx: master", "stub model_repository/tensorrt_llm/"
+
+
+def completes(url: str, model: str, **options: Any) -> requests.Response:
+    body = {"model": model, "prompt": "Hello", "max_tokens": 4} | options
+    return requests.post(f"{url}/v1/completions", json=body, timeout=30, stream=bool(options.get("stream")))
+
+
+def rest_of(stream: requests.Response) -> str:
+    """What still comes; it may be cut off."""
+    pieces = []
+    with suppress(requests.exceptions.ChunkedEncodingError):
+        for piece in stream.iter_content(None):
+            pieces.append(piece.decode())
+    return "".join(pieces)
+
+
+def test_what_dies_is_restarted_until_it_dies_too_often(launched: Launched) -> None:
+    model = requests.get(f"{launched.url}/v1/models", timeout=10).json()["data"][0]["id"]
+    nginx = launched.pid_of(NGINX)
+    # A request in flight: Triton would wait for it, and sometimes aborts when the engine goes away under it.
+    stream = completes(launched.url, model, stream=True, max_tokens=1500)
+
+    os.kill(launched.pid_of(ENGINE_STUB), signal.SIGKILL)
+    launched.wait_until("; restarting Triton")
+    refused = completes(launched.url, model)
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "2")
+    assert "[DONE]" not in rest_of(stream)
+    launched.wait_until("Triton is ready again", times=1, within_s=30)
+    assert completes(launched.url, model).status_code == 200
+    assert launched.pid_of(NGINX) == nginx
+
+    os.kill(launched.pid_of(TRITON), signal.SIGKILL)
+    launched.wait_until("Triton ended by itself (killed by signal 9); restarting Triton")
+    launched.wait_until("Triton is ready again", times=2, within_s=30)
+    assert completes(launched.url, model).status_code == 200
+    assert launched.pid_of(NGINX) == nginx
+    assert (launched.run / "triton.log.1").exists()
+    assert len({region.name.rsplit("_", 1)[0] for region in launched.regions()}) == 1
+
+    os.kill(nginx, signal.SIGKILL)
     assert launched.process.wait(60) == 1
-    assert f"error: {name} ended by itself (killed by signal 9); its log is {launched.run}" in launched.output
+    last = launched.output.splitlines()[-1]
+    assert last.startswith("error: nginx ended by itself (killed by signal 9) in spite of 2 restarts within 5 minutes;")
+    assert last.endswith(f"its log is {launched.run / 'gateway' / 'error.log'}.")
     assert launched.processes() == {}
     assert launched.regions() == []
+    assert "Traceback" not in launched.output
+
+
+def kill_triton_and_wait_for_the_next(launched: Launched) -> None:
+    """Returns while the models load again."""
+    victim = launched.pid_of(TRITON)
+    os.kill(victim, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not any(TRITON in command and pid != victim for pid, command in launched.processes().items()):
+        assert time.monotonic() < deadline, launched.output
+
+
+def test_nginx_is_restarted_and_a_stop_during_a_restart_leaves_nothing(launched: Launched) -> None:
+    triton = launched.pid_of(TRITON)
+    os.kill(launched.pid_of(NGINX), signal.SIGKILL)
+    launched.wait_until("nginx is ready again", within_s=30)
+    assert requests.get(f"{launched.url}/v1/models", timeout=10).status_code == 200
+    assert launched.pid_of(TRITON) == triton
+
+    kill_triton_and_wait_for_the_next(launched)
+    launched.process.send_signal(signal.SIGHUP)
+    assert launched.process.wait(60) == 0, launched.output
+    assert launched.processes() == {}
+    assert launched.regions() == []
+
+
+@pytest.mark.parametrize("loading_s", [0, 0.2])
+def test_a_launcher_killed_during_a_restart_leaves_nothing_for_long(launched: Launched, loading_s: float) -> None:
+    kill_triton_and_wait_for_the_next(launched)
+    time.sleep(loading_s)
+    launched.process.kill()
+    launched.process.wait(10)
+    launched.wait_until_nothing_is_left()
 
 
 def test_a_key_is_required_and_shown_nowhere(run: Path) -> None:

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,18 +53,79 @@ def test_stopping_twice_or_after_the_end_is_fine(tmp_path: Path) -> None:
     child.stop(1)
 
 
-def test_a_child_does_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
+# The second one ends and leaves a process behind that ignores the signal.
+@pytest.mark.parametrize("script", ["sleep 300", "(trap '' TERM; while :; do sleep 0.1; done) & sleep 300; :"])
+def test_nothing_outlives_a_killed_launcher(script: str, tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from launcher import processes\n"
         "log = Path(sys.argv[1])\n"
-        "print(processes.start('c', ['sleep', '300'], {'PATH': '/usr/bin:/bin'}, log, log.parent).pid, flush=True)\n"
+        "command = ['/bin/bash', '-c', sys.argv[2]]\n"
+        "child = processes.start('c', command, {'PATH': '/usr/bin:/bin'}, log, log.parent, log.parent / 'shm_')\n"
+        "print(child.pid, flush=True)\n"
         "time.sleep(300)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, tmp_path / "log"], stdout=subprocess.PIPE) as launcher:
+    (tmp_path / "shm_1").touch()
+    command = [sys.executable, "-c", program, tmp_path / "log", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as launcher:
         assert launcher.stdout is not None
         group = int(launcher.stdout.readline())
         launcher.send_signal(signal.SIGKILL)
-    wait_for(lambda: group_is_gone(group))
+    wait_for(lambda: group_is_gone(group), 15)  # init may take its time to reap
+    wait_for(lambda: [file.name for file in tmp_path.iterdir()] == ["log"])
+
+
+def test_a_launcher_that_is_init_reaps_what_it_kills(tmp_path: Path) -> None:
+    program = (
+        "import ctypes, sys, time; from pathlib import Path; from launcher import processes\n"
+        "ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER\n"
+        "log = Path(sys.argv[1])\n"
+        "command = ['/bin/bash', '-c', 'sleep 300 & echo started; wait']\n"
+        "child = processes.start('c', command, {'PATH': '/usr/bin:/bin'}, log, log.parent)\n"
+        "while child.log_lines() != ['started']: time.sleep(0.01)\n"
+        "started = time.monotonic(); child.stop(0); print(time.monotonic() - started)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "log"], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2
+
+
+def test_started_again_it_keeps_the_old_log(tmp_path: Path) -> None:
+    child = start("echo started; exec sleep 300", tmp_path / "log")
+    first = child.pid
+    child.stop(5)
+    assert child.death == "child ended by itself (killed by signal 15)"
+    child.log.write_text("the cause")
+    child.start_again()
+    wait_for(lambda: child.log_lines() == ["started"])
+    assert child.old_log.read_text() == "the cause"
+    assert child.pid != first
+    assert child.death is None
+    child.stop(5)
+
+
+def test_a_stop_requested_while_a_child_starts_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StopRequested(BaseException):
+        pass
+
+    def request_stop(number: int, frame: object) -> None:
+        raise StopRequested
+
+    made: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        made.append(popen(*arguments, **options))
+        # To the main thread, which is the only one that a launcher has; libraries of other tests have more.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        return made[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = signal.signal(signal.SIGTERM, request_stop)
+    try:
+        with pytest.raises(StopRequested):
+            processes.start("child", ["/bin/sleep", "300"], {}, tmp_path / "log", tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [group_is_gone(process.pid) for process in made] == [True, True]
 
 
 def test_a_child_does_not_see_the_launchers_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ const EVENT_START = 'data: ';
 const FAILED = '{"error":';
 // Names that may go into Triton's request id, headers and logs.
 const SAFE_NAME = /^[A-Za-z0-9._-]{1,128}$/;
-const STREAM_MEMBER = /"stream"\s*:\s*true/;
+// A member with a name of six letters, perhaps escaped ones, that is true: "stream" is the one that is looked for.
+const STREAM_MEMBER = /"(?:[a-z]|\\u00[0-9a-fA-F]{2}){6}"\s*:\s*true/;
 const RETRY_AFTER = {429: '1', 503: '2'};
 
 // Errors that nginx finds by itself: [type, code, message].

@@ -43,6 +43,7 @@ ROWS = (
         Kind.INVALID,
         "The engine was built without {0} logits, which the requested log probs need.",
     ),
+    Row(r"Invalid guided decoding guide", Kind.INVALID, "The engine cannot enforce the constraint of the output."),
     Row(
         r"GuidedDecoder is not setup",
         Kind.INVALID,

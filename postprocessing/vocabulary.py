@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 
 from tokenizers import Tokenizer
@@ -24,12 +23,11 @@ class Vocabulary:
 
     Args:
         tokenizer: the model's own.
-        as_ids: name tokens "token_id:…" instead of by their text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+        self._byte_level = "ByteLevel(" in repr(tokenizer.decoder)
         self._added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         self._bytes = functools.lru_cache(maxsize=4096)(self._read)
 

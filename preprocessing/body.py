@@ -66,6 +66,12 @@ class Body(Strict):
     skip_special_tokens: bool = True
     bad_words: Annotated[list[StopString], Field(max_length=MAX_WORDS)] = Field(default_factory=list)
     return_tokens_as_token_ids: bool = False
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -92,10 +98,7 @@ class CompletionBody(Body):
 
     # Lists fail fast: a long one of the wrong kind is one error, not one for each item.
     prompt: (
-        str
-        | Annotated[list[str], Field(fail_fast=True)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(fail_fast=True)]
+        str | Annotated[list[str], Field(fail_fast=True)] | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     )
     suffix: str | None = None
     echo: bool = False
@@ -261,6 +264,6 @@ def shown(value: Any) -> str:
     """A client's value, cut short, as JSON."""
     try:
         text = orjson.dumps(value).decode()
-    except (TypeError, ValueError):
-        text = str(value)
+    except TypeError:  # nested deeper than can be written
+        text = "…"
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -63,6 +63,12 @@ COMMON: dict[str, Field] = {
     "add_special_tokens": EXTENSION,
     "bad_words": EXTENSION,
     "return_tokens_as_token_ids": EXTENSION,
+    "response_format": HONOURED,
+    "structured_outputs": EXTENSION,
+    "guided_json": EXTENSION,
+    "guided_regex": EXTENSION,
+    "guided_choice": EXTENSION,
+    "guided_grammar": EXTENSION,
 }
 
 CHAT: dict[str, Field] = COMMON | {
@@ -78,7 +84,6 @@ CHAT: dict[str, Field] = COMMON | {
     "safety_identifier": BOOKKEEPING,
     "prompt_cache_key": BOOKKEEPING,
     "prompt_cache_retention": BOOKKEEPING,
-    "response_format": refused({"type": "text"}),
     "tools": refused([]),
     "tool_choice": refused("none", "auto"),
     "parallel_tool_calls": refused(True, False),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from preprocessing.body import MAX_WORDS, Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
+from preprocessing.guides import STRUCTURED, Guide, guide
 from preprocessing.model import Model
 from preprocessing.tokenizer import Tokenizer
 
@@ -85,6 +86,7 @@ class Generation:
     include_stop: bool
     sampling: Sampling
     log_probs: LogProbs | None
+    guide: Guide | None
     skip_special_tokens: bool
     stream: bool
     include_usage: bool
@@ -122,6 +124,7 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
         include_stop=body.include_stop_str_in_output,
         sampling=sampling(body, model.tokenizer, seed),
         log_probs=log_probs(body),
+        guide=constraint(body, model.guide_types),
         skip_special_tokens=body.skip_special_tokens,
         stream=body.stream,
         include_usage=bool(options and options.include_usage),
@@ -293,6 +296,20 @@ def bad_words(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
             if ids and ids not in found:
                 found.append(ids)
     return found[: 2 * MAX_WORDS]
+
+
+def constraint(body: Body, guide_types: Sequence[str]) -> Guide | None:
+    """What the answer must look like.
+
+    Raises:
+        OpenAIError: 400 if it cannot be enforced: an answer without it would be worse than none.
+    """
+    older = {name: getattr(body, f"guided_{name}") for name in STRUCTURED}
+    found = guide(body.response_format, body.structured_outputs, older)
+    if found is not None and found.type not in guide_types:
+        known = ", ".join(guide_types) or "nothing"
+        raise invalid(f"The engine cannot enforce a constraint of type '{found.type}'; it can enforce: {known}.")
+    return found
 
 
 def log_probs(body: Body) -> LogProbs | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from preprocessing.tokenizer import Tokenizer
 
 MAX_CHOICES = 64
+# What the contract has; an engine that is not configured for it says so.
+GUIDE_TYPES = ("json", "json_schema", "regex", "ebnf_grammar")
 # Switches that templates of known model families have; none can replace what the server itself passes to a template.
 TEMPLATE_VARIABLES = ("enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "date_string")
 
@@ -34,6 +36,7 @@ class Model:
         name: what clients put into `model`.
         max_model_len: prompt and answer together, in tokens.
         created: Unix time in seconds, for /v1/models.
+        guide_types: what the engine can enforce, in the words of its contract.
     """
 
     name: str
@@ -41,3 +44,4 @@ class Model:
     max_model_len: int
     created: int
     limits: Limits = field(default_factory=Limits)
+    guide_types: tuple[str, ...] = GUIDE_TYPES

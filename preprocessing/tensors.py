@@ -77,6 +77,12 @@ def dense(bias: dict[int, float], vocab_size: int) -> Array | None:
     return vector
 
 
+def guide_text(asked: Asked, member: str) -> list[bytes] | None:
+    """A member of the guide as a STRING tensor's one element."""
+    value = getattr(asked.generation.guide, member, None)
+    return None if value is None else [value.encode()]
+
+
 def unless(value: Any, default: Any) -> list[Any] | None:
     """A scalar, left out where the engine's default is the same: fewer tensors, and older engines know fewer."""
     return None if value == default else [value]
@@ -104,6 +110,8 @@ ROWS: dict[str, Row] = {
     "presence_penalty": Row(np.float32, lambda a: unless(a.sampling.presence_penalty, 0)),
     "frequency_penalty": Row(np.float32, lambda a: unless(a.sampling.frequency_penalty, 0)),
     "repetition_penalty": Row(np.float32, lambda a: unless(a.sampling.repetition_penalty, 1)),
+    "guided_decoding_guide_type": Row(np.object_, lambda a: guide_text(a, "type")),
+    "guided_decoding_guide": Row(np.object_, lambda a: guide_text(a, "text")),
     # Absent means 1 for some engines: an answer may be empty unless the client says otherwise.
     "min_tokens": Row(np.int32, lambda a: [a.sampling.min_tokens]),
 }

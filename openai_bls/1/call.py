@@ -98,8 +98,9 @@ class Call:
             return False
         gone = self._sender.is_cancelled()
         with self._lock:
-            if gone:
-                self._close()
+            if gone and not self._closed:
+                self._closed = True
+                self._transmit(None, final=True)
             elif time.monotonic() - self._sent_at > TICK_AFTER:
                 self._send(TICK, final=False)
             return not self._closed
@@ -120,8 +121,7 @@ class Call:
         self._refusals.put(self.ticket, error.status, error.body())
         code = getattr(pb_utils.TritonError, CODES[error.status])
         failure = pb_utils.TritonError(error.body().decode(), code)
-        response = pb_utils.InferenceResponse(output_tensors=[], error=failure)
-        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._transmit(pb_utils.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def _send(self, out: bytes, *, final: bool) -> None:
         if self._closed:
@@ -130,14 +130,15 @@ class Call:
         self._closed = final
         self._sent_at = time.monotonic()
         tensor = pb_utils.Tensor("response", np.array([out], dtype=np.object_))
-        self._sender.send(
-            pb_utils.InferenceResponse([tensor]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-        )
+        self._transmit(pb_utils.InferenceResponse([tensor]), final=final)
 
-    def _close(self) -> None:
-        if not self._closed:
+    def _transmit(self, response: Any, *, final: bool) -> None:
+        """Sends a response (None: only the end). Never raises: a call in trouble must not end a transport's thread."""
+        try:
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
+        except Exception as error:
             self._closed = True
-            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            pb_utils.Logger.log_error(f"request {self.id}: the answer could not be sent: {error}")
 
 
 def text_input(request: Any, name: str, default: bytes) -> bytes:

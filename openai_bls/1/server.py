@@ -26,7 +26,7 @@ from postprocessing.vocabulary import Vocabulary
 from preprocessing import listing, tokenization, tokenizer
 from preprocessing.errors import Kind, OpenAIError
 from preprocessing.generation import Generation, prepare
-from preprocessing.model import Model
+from preprocessing.model import GUIDE_TYPES, Model
 from preprocessing.tensors import submissions
 from refusals import Refusals
 from settings import Settings
@@ -143,7 +143,9 @@ class Server:
         loaded = self._tokenizer or tokenizer.load(folder, self._settings.chat_template)
         name = self._settings.served_model_name or folder.name
         # The folder's age, not the process's: the same for all instances and after a restart.
-        return Model(name, loaded, max_model_len, int(folder.stat().st_mtime), self._settings.limits)
+        created = int(folder.stat().st_mtime)
+        guide_types = tuple(about.get("guide_types", GUIDE_TYPES))
+        return Model(name, loaded, max_model_len, created, self._settings.limits, guide_types)
 
     def _serve(self, call: Call, served: Served) -> None:
         self._guard(call, lambda: self._route(call, served))

@@ -98,7 +98,7 @@ CHAT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("stream_options", "only allowed when 'stream'", {"stream_options": {"include_usage": True}}),
     ("stream_options.more", "Unknown field", {"stream": True, "stream_options": {"more": 1}}),
     ("tools", "not supported", {"tools": [{"type": "function"}]}),
-    ("response_format", "not supported", {"response_format": {"type": "json_object"}}),
+    ("response_format", "must be an object", {"response_format": "json"}),
 ]
 
 
@@ -135,6 +135,14 @@ def test_completions_name_the_field_at_fault(param: str, message: str, changes: 
 @pytest.mark.parametrize("name", sorted(set(fields.CHAT) - {"model", "messages"}))
 def test_null_means_absent(name: str) -> None:
     assert parse("chat/completions", chat(**{name: None})) == parse("chat/completions", chat())
+
+
+@pytest.mark.parametrize("depth", [10, 300, 900])
+def test_deep_values_are_refused_like_others(depth: int) -> None:
+    raw = b'{"model": "m", "prompt": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+    with pytest.raises(OpenAIError) as caught:
+        parse("completions", raw)
+    assert caught.value.status == 400
 
 
 NEUTRAL = [(name, value) for name, field in fields.CHAT.items() for value in field.neutral]

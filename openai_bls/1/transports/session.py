@@ -26,6 +26,7 @@ from transports.bls import Engine, EngineError, output
 
 VERSION = 1
 HEADER = 6  # integers before the tokens of an event record
+LAST_ID = 2**31 - 1  # sequence ids are INT32; after the last comes 1 again
 POLLED = ("session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts")
 UNDECLARED = "unexpected inference"  # Triton's words for an input or output that a model does not declare
 SILENT = "the engine is not ready: it has stopped answering"
@@ -143,7 +144,7 @@ class SessionTransport:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._session_id = secrets.randbits(63)
-        self._ids = itertools.count(1)
+        self._ids = itertools.count()
         self._live: dict[int, Live] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -158,7 +159,7 @@ class SessionTransport:
         taken: list[int] = []
         try:
             for prompt, submission in enumerate(submissions):
-                sequence_id = next(self._ids)
+                sequence_id = next(self._ids) % LAST_ID + 1
                 taken.append(sequence_id)
                 self._live[sequence_id] = Live(sink, prompt, submission.sequences, time.monotonic())
                 inputs = submission.tensors | log_prob_inputs(submission)

@@ -1,0 +1,227 @@
+"""Structured output: what a request says in many ways → one guide of the engine's contract, checked.
+
+In: the checked body. Out: a `Guide` or None. A guide that cannot work is a 400 here: engines answer late, or ignore it.
+Checking is llguidance's (it compiles lazily, so it is quick), with bounds on size and depth before it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import llguidance
+import orjson
+
+from preprocessing.errors import invalid
+
+MAX_GUIDE_BYTES = 256 * 1024
+MAX_DEPTH = 100  # of a JSON schema; llguidance gives up at 128
+MAX_CHOICES = 1024
+MAX_SAID = 300  # characters of the checker's own message
+# A character that means something in a regular expression.
+SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\/-]")
+
+
+class Guide(NamedTuple):
+    """`guided_decoding_guide_type` and `guided_decoding_guide` (None: the type needs none)."""
+
+    type: str
+    text: str | None
+
+
+class Source(NamedTuple):
+    """A member that holds a guide: its type in the engine's contract and how its value becomes the guide's text."""
+
+    type: str
+    text: Callable[[Any, str], str | None]
+
+
+def as_text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"'{field}' must be a string.", field)
+    return value
+
+
+def as_json(value: Any, field: str) -> str:
+    """A JSON document: as such, or as a string that holds one."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise invalid(f"'{field}' is not valid JSON.", field) from None
+    if not isinstance(value, dict | bool):
+        raise invalid(f"'{field}' must be an object.", field)
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # deeper than can be written, and far deeper than can be enforced
+        raise invalid(f"'{field}' is nested more than {MAX_DEPTH} deep.", field) from None
+
+
+def as_alternatives(value: Any, field: str) -> str:
+    """A list of strings as a regular expression."""
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise invalid(f"'{field}' must be a list of strings, not empty.", field)
+    if len(value) > MAX_CHOICES:
+        raise invalid(f"'{field}' must have at most {MAX_CHOICES} item(s); got {len(value)}.", field)
+    return "(?:" + "|".join(SPECIAL.sub(r"\\\g<0>", each) for each in value) + ")"
+
+
+def nothing(value: Any, field: str) -> None:
+    return None
+
+
+JSON_SCHEMA = Source("json_schema", as_json)
+REGEX = Source("regex", as_text)
+EBNF = Source("ebnf_grammar", as_text)
+CHOICE = Source("regex", as_alternatives)
+
+# response_format: type → the member with the guide. First OpenAI's, then TensorRT-LLM's, then llgtrt's.
+FORMATS: dict[str, tuple[str | None, Source | None]] = {
+    "text": (None, None),
+    "json_object": (None, Source("json", nothing)),
+    "json_schema": ("json_schema", JSON_SCHEMA),
+    "regex": ("regex", REGEX),
+    "ebnf": ("ebnf", EBNF),
+    "structural_tag": (None, Source("structural_tag", as_json)),
+    "lark_grammar": ("lark_grammar", Source("lark_grammar", as_text)),
+    "llguidance": ("llguidance", Source("llguidance", as_json)),
+}
+# vLLM's `structured_outputs` and its older fields, which have the same members behind "guided_".
+STRUCTURED: dict[str, Source] = {"json": JSON_SCHEMA, "regex": REGEX, "choice": CHOICE, "grammar": EBNF}
+
+# The types that are checked → llguidance's own names for them. The others are left to the engine.
+CHECKED_AS = {
+    "json_schema": "json_schema",
+    "regex": "regex",
+    "ebnf_grammar": "gbnf",
+    "lark_grammar": "lark",
+    "llguidance": "llguidance",
+}
+
+
+def guide(
+    response_format: Mapping[str, Any] | None, structured: Mapping[str, Any] | None, older: Mapping[str, Any]
+) -> Guide | None:
+    """The one guide of a request.
+
+    Args:
+        response_format: OpenAI's field.
+        structured: vLLM's `structured_outputs`.
+        older: vLLM's `guided_json` and so on, by the name behind "guided_".
+
+    Raises:
+        OpenAIError: 400: more than one guide, or one that cannot work.
+    """
+    found = [*from_format(response_format), *from_members(structured, "structured_outputs.{}"),
+             *from_members(older, "guided_{}")]  # fmt: skip
+    if len(found) > 1:
+        fields = " and ".join(f"'{field}'" for field, _ in found)
+        raise invalid(f"Only one constraint of the output is possible; got {fields}.", found[1][0])
+    for field, each in found:
+        check(each, field)
+    return found[0][1] if found else None
+
+
+def from_format(response_format: Mapping[str, Any] | None) -> Iterator[tuple[str, Guide]]:
+    if response_format is None:
+        return
+    kind = response_format.get("type")
+    if kind not in FORMATS:
+        wanted = ", ".join(f"'{name}'" for name in FORMATS)
+        raise invalid(f"'response_format.type' must be one of {wanted}.", "response_format.type")
+    member, source = FORMATS[kind]
+    if source is None:
+        return
+    field = "response_format" if member is None else f"response_format.{member}"
+    value = dict(response_format) if member is None else response_format.get(member)
+    if kind == "json_schema":
+        value, field = openai_schema(value)
+    yield field, Guide(source.type, source.text(value, field))
+
+
+def openai_schema(value: Any) -> tuple[Any, str]:
+    """OpenAI puts the schema into an object with a name. It is enforced whether or not `strict` is set."""
+    field = "response_format.json_schema"
+    if not isinstance(value, dict):
+        raise invalid(f"'{field}' must be an object.", field)
+    if not isinstance(value.get("name"), str):
+        raise invalid(f"'{field}.name' must be a string.", f"{field}.name")
+    if "schema" not in value:
+        return {"type": "object"}, f"{field}.schema"
+    return value["schema"], f"{field}.schema"
+
+
+def from_members(members: Mapping[str, Any] | None, name: str) -> Iterator[tuple[str, Guide]]:
+    for member, value in (members or {}).items():
+        field = name.format(member[:64])
+        if member not in STRUCTURED:
+            raise invalid(f"Unknown field: '{field}'.", field)
+        if value is not None:
+            yield field, Guide(STRUCTURED[member].type, STRUCTURED[member].text(value, field))
+
+
+def check(guide: Guide, field: str) -> None:
+    """Raises OpenAIError (400) for a guide that is too large, is not valid or can never be fulfilled."""
+    if guide.text is None:
+        return
+    if len(guide.text.encode()) > MAX_GUIDE_BYTES:
+        raise invalid(f"'{field}' must have at most {MAX_GUIDE_BYTES} bytes.", field)
+    if guide.type == "json_schema":
+        check_schema(json.loads(guide.text), field)
+    if guide.type == "regex" and (len(guide.text) - len(guide.text.rstrip("\\"))) % 2:
+        raise invalid(f"'{field}' ends with a lone backslash.", field)
+    if not guide.text.strip():
+        raise invalid(f"'{field}' is empty.", field)
+    said = refusal(guide)
+    if said:
+        raise invalid(f"'{field}' cannot be enforced: {said[:MAX_SAID]}", field)
+
+
+def refusal(guide: Guide) -> str:
+    """What llguidance has against a guide, in one line; empty if nothing."""
+    assert guide.text is not None
+    if guide.type not in CHECKED_AS:
+        return ""
+    try:
+        grammar = llguidance.grammar_from(CHECKED_AS[guide.type], guide.text)
+        said: str = llguidance.LLMatcher.validate_grammar(grammar)
+    except (ValueError, TypeError, RuntimeError) as error:
+        said = str(error)
+    return " ".join(said.split())
+
+
+def check_schema(schema: Any, field: str) -> None:
+    """Depth, and references that lead to nothing but themselves: neither is found by the checker."""
+    pending = [(schema, 1)]
+    while pending:
+        node, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise invalid(f"'{field}' is nested more than {MAX_DEPTH} deep.", field)
+        if isinstance(node, dict):
+            if loops(node, schema):
+                raise invalid(f"'{field}' has a reference that leads back to itself: {node['$ref']!r:.64}.", field)
+            pending += [(child, depth + 1) for child in node.values()]
+        elif isinstance(node, list):
+            pending += [(child, depth + 1) for child in node]
+
+
+def loops(node: dict[str, Any], root: Any) -> bool:
+    """Whether following the node's `$ref`, and the next one's, comes back to a place that was passed."""
+    seen: set[str] = set()
+    while isinstance(node, dict) and isinstance(reference := node.get("$ref"), str):
+        if reference in seen:
+            return True
+        seen.add(reference)
+        node = resolve(reference, root)
+    return False
+
+
+def resolve(reference: str, root: Any) -> Any:
+    """The node that a local reference (RFC 6901) names; None if there is none."""
+    node = root
+    for step in reference.removeprefix("#").split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        node = node.get(step) if isinstance(node, dict) else None
+    return node if reference.startswith("#") else None

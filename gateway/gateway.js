@@ -7,8 +7,12 @@ import crypto from 'crypto';
 
 const EVENT_END = '\n\n';
 const EVENT_START = 'data: ';
-// How an error object begins; a stream's errors are events and begin otherwise.
-const FAILED = '{"error":';
+// How an error object of openai_bls begins.
+const ERROR_OBJECT = '{"error":';
+// Stands for a whole answer that failed after its status was sent; no JSON begins so.
+const FAILED = '\u0018';
+// Above this a body is not parsed just to tell a nested "stream" from the outermost one.
+const MAX_PARSED = 1048576;
 // Names that may go into Triton's request id, headers and logs.
 const SAFE_NAME = /^[A-Za-z0-9._-]{1,128}$/;
 // A member with a name of six letters, perhaps escaped ones, that is true: "stream" is the one that is looked for.
@@ -68,6 +72,9 @@ function wantsStream(body) {
     if (!STREAM_MEMBER.test(body)) {
         return false;
     }
+    if (body.length > MAX_PARSED) {
+        return true;
+    }
     try {
         return JSON.parse(body).stream === true;
     } catch (e) {
@@ -89,9 +96,13 @@ function retryAfter(r, status) {
     }
 }
 
-/** Takes the wrapping off Triton's events as they pass; an unfinished one waits for its rest. */
+/**
+ * Takes the wrapping off Triton's events as they pass; an unfinished one waits for its rest. openai_bls keeps its responses
+ * small, because what waits is copied with every buffer that arrives.
+ */
 function unwrap(r, data, flags) {
-    let text = r.variables.unfinished_event + data;
+    let waiting = r.variables.unfinished_event;
+    let text = waiting ? waiting + data : data;
     if (r.status !== 200) {
         unwrapError(r, text, flags);
         return;
@@ -100,14 +111,17 @@ function unwrap(r, data, flags) {
     let start = 0;
     let end;
     while ((end = text.indexOf(EVENT_END, start)) >= 0) {
-        out += unwrapEvent(r.status, text.substring(start, end));
+        let response = unwrapEvent(r.status, text.substring(start, end));
+        if (response === FAILED) {
+            // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so: clients
+            // report a broken connection and try again, where they would take an error for an answer without choices.
+            throw new Error('an answer failed after its status was sent');
+        }
+        out += response;
         start = end + EVENT_END.length;
     }
-    r.variables.unfinished_event = text.substring(start);
-    if (out.startsWith(FAILED)) {
-        // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so: clients report
-        // a broken connection and try again, where they would take an error object for an answer without choices.
-        throw new Error('an answer failed after its status was sent');
+    if (waiting || start < text.length) {
+        r.variables.unfinished_event = text.substring(start);
     }
     if (out || flags.last) {
         r.sendBuffer(out, flags);
@@ -136,7 +150,7 @@ function unwrapEvent(status, event) {
         return answer.response;
     }
     let error = answer.error || '';
-    if (error.startsWith(FAILED)) {
+    if (error.startsWith(ERROR_OBJECT)) {
         return error;
     }
     let body = errorBody(OWN_ERRORS[status] ? status : 500);
@@ -145,7 +159,7 @@ function unwrapEvent(status, event) {
 
 /** Answers a request that Triton says is at fault: openai_bls knows the true status and error, unless it is gone. */
 async function refused(r) {
-    let status = 503;
+    let status = r.variables.upstream_status ? 503 : 400; // without Triton's word the request itself was broken
     let body = '';
     try {
         let reply = await r.subrequest('/internal/recall');

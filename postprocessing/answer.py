@@ -6,6 +6,7 @@ nothing. Streamed and whole answers go the same way and differ in the last step 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,8 @@ class Candidate:
 
     @property
     def mean_log_prob(self) -> float:
-        return self.choice.cumulative / max(1, self.choice.tokens)
+        # An answer that ended at once has no log prob that could be compared.
+        return self.choice.cumulative / self.choice.tokens if self.choice.tokens else -math.inf
 
 
 class Answer:
@@ -60,6 +62,7 @@ class Answer:
         ]
         self._cached: int | None = None
         self._opened = False
+        self._begun = generation.chat  # a chat's opening chunks are in order
         self.done = False
 
     def open(self) -> bytes:
@@ -89,10 +92,16 @@ class Answer:
             out += self._ending()
         return out
 
+    def wants(self, prompt: int) -> bool:
+        """Whether some choice of a prompt has not ended."""
+        first = prompt * self._generation.best_of
+        group = self._candidates[first : first + self._generation.best_of]
+        return any(candidate.choice.finish_reason is None for candidate in group)
+
     def fail(self, error: OpenAIError) -> bytes:
         """Ends an answer, part of which may have been sent, with an error."""
         self.done = True
-        return shapes.error_event(error.body()) if self._generation.stream else error.body()
+        return shapes.error_event(error.body()) if self._generation.stream else shapes.FAILED
 
     @property
     def usage(self) -> Usage:
@@ -108,6 +117,7 @@ class Answer:
             Detokenizer(tokenizer.backend, prompt.ids, skip_special_tokens=generation.skip_special_tokens),
             StopStrings(generation.stops, include=generation.include_stop),
             frozenset(generation.end_ids + generation.stop_ids),
+            generation.sampling.min_tokens,
             prompt.max_tokens,
             log_probs=generation.log_probs is not None,
             offset=0 if generation.chat else echo.length,
@@ -115,7 +125,8 @@ class Answer:
         return Candidate(choice, Chunks(self._shape, self._identity, index, with_usage=generation.include_usage))
 
     def _read_prompt(self, event: Event) -> None:
-        self._cached = (self._cached or 0) + sum(event.tokens)
+        if event.tokens:
+            self._cached = (self._cached or 0) + event.tokens[0]
         self._echoes[event.prompt].read(event)
 
     def _with_echo(self, candidate: Candidate, event: Event, piece: Piece) -> Piece:
@@ -131,12 +142,21 @@ class Answer:
         if ended_before:
             return out
         usage = self._usage_so_far()
+        if piece.text or piece.entries or candidate.choice.finish_reason is not None:
+            out += self._first(candidate)
         if piece.text or piece.entries:
             told = self._render(piece.entries) if self._render and piece.entries else None
             out += candidate.chunks.text(piece.text, told, usage)
         if candidate.choice.finish_reason is not None:
             out += candidate.chunks.closing(candidate.choice.finish_reason, usage)
         return out
+
+    def _first(self, candidate: Candidate) -> bytes:
+        """Clients take an answer's first chunk for choice 0: if another one is ahead, an empty chunk makes it so."""
+        begun, self._begun = self._begun, True
+        if begun or candidate is self._candidates[0]:
+            return b""
+        return self._candidates[0].chunks.text("", None, self._usage_so_far())
 
     def _keep(self, candidate: Candidate, piece: Piece) -> bytes:
         candidate.texts.append(piece.text)

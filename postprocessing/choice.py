@@ -25,6 +25,7 @@ class Choice:
 
     Args:
         ends: token ids that end the text and are not shown.
+        min_tokens: before so many, the tokens in `ends` end nothing.
         max_tokens: 0 if no new text is wanted at all.
         offset: where its text begins, for the places of log probs.
 
@@ -39,6 +40,7 @@ class Choice:
         detokenizer: Detokenizer,
         stop: StopStrings,
         ends: frozenset[int],
+        min_tokens: int,
         max_tokens: int,
         *,
         log_probs: bool,
@@ -47,8 +49,10 @@ class Choice:
         self._detokenizer = detokenizer
         self._stop = stop
         self._ends = ends
+        self._min_tokens = min_tokens
         self._max_tokens = max_tokens
         self._waiting = Waiting() if log_probs else None
+        self._unfinished: list[Entry] = []
         self._read = self._shown = offset
         self.tokens = 0
         self.cumulative = 0.0
@@ -73,7 +77,7 @@ class Choice:
         """Text of the event's tokens, up to where the answer ends by itself."""
         pieces = []
         for at, token in enumerate(event.tokens):
-            if token in self._ends:
+            if token in self._ends and self.tokens >= self._min_tokens:
                 pieces.append(self._end("stop"))
                 break
             self.tokens += 1
@@ -87,15 +91,28 @@ class Choice:
         return "".join(pieces)
 
     def _note(self, event: Event, at: int, length: int) -> None:
+        """Notes a token's log probs. Parts of a character have the place of the whole, which the last part brings."""
         self.cumulative += event.log_probs[at]
-        if self._waiting is not None:
-            top = event.top[at] if event.top else ()
-            self._waiting.add(Entry(event.tokens[at], event.log_probs[at], top, self._read, self._read + length))
+        if self._waiting is None:
+            return
+        top = event.top[at] if event.top else ()
+        self._unfinished.append(Entry(event.tokens[at], event.log_probs[at], top, self._read, self._read))
+        if length:
+            self._place(length)
+
+    def _place(self, length: int) -> None:
+        assert self._waiting is not None
+        for entry in self._unfinished:
+            self._waiting.add(entry._replace(end=self._read + length))
+        self._unfinished = []
         self._read += length
 
     def _end(self, reason: str) -> str:
         """The text that was still held back. It may complete a stop string, which then is the reason."""
-        text = self._stop.push(self._detokenizer.finish())
+        rest = self._detokenizer.finish()
+        if self._waiting is not None:
+            self._place(len(rest))
+        text = self._stop.push(rest)
         if self._stop.matched is None:
             text += self._stop.finish()
         self.finish_reason = reason if self._stop.matched is None else "stop"
@@ -106,6 +123,6 @@ class Choice:
             return []
         self._shown += len(text)
         if self.finish_reason is not None:
-            return self._waiting.rest(self._shown)
+            return self._waiting.rest(self._shown if self._stop.matched is not None else None)
         # Without text nothing is sent, so the entry of a character's first part waits for the others.
         return self._waiting.shown(self._shown) if text else []

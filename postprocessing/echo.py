@@ -24,15 +24,22 @@ class Echo:
         self._prompt = prompt
         self._wanted = generation.log_probs is not None and generation.log_probs.prompt
         needed = generation.echo or (generation.log_probs is not None and not generation.chat)
-        self.text = (prompt.text if prompt.text is not None else tokenizer.decode(prompt.ids)) if needed else ""
+        self._skip = generation.skip_special_tokens
+        self.text = self._of(prompt) if needed else ""
         self.length = len(self.text)
         self.entries: list[Entry] = []
+
+    def _of(self, prompt: Prompt) -> str:
+        if prompt.text is not None:
+            return prompt.text
+        return self._tokenizer.decode(prompt.ids, skip_special_tokens=self._skip)
 
     def read(self, event: Event) -> None:
         """Takes the engine's news about the prompt."""
         if not self._wanted:
             return
-        detokenizer = Detokenizer(self._tokenizer)
+        self.entries = []
+        detokenizer = Detokenizer(self._tokenizer, skip_special_tokens=self._skip)
         at = 0
         for number, token in enumerate(self._prompt.ids):
             length = len(detokenizer.push(token))

@@ -43,7 +43,11 @@ ROWS = (
         Kind.INVALID,
         "The engine was built without {0} logits, which the requested log probs need.",
     ),
-    Row(r"Invalid guided decoding guide", Kind.INVALID, "The engine cannot enforce the constraint of the output."),
+    Row(
+        r"Invalid guided decoding guide:? ?([^\n]{0,300})",
+        Kind.INVALID,
+        "The engine cannot enforce the constraint of the output: {0}",
+    ),
     Row(
         r"GuidedDecoder is not setup",
         Kind.INVALID,

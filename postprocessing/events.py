@@ -26,7 +26,7 @@ class Event(NamedTuple):
     """News of one sequence. A status above RUNNING makes it the last.
 
     With Status.PROMPT it is about the prompt: `log_probs` and `top` are those of its second to last tokens, and the one
-    number in `tokens` says how many of its tokens were found in the engine's cache.
+    number in `tokens`, if any, says how many of its tokens were found in the engine's cache.
 
     Attributes:
         tokens: new token ids only; empty is allowed.

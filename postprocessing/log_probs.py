@@ -44,9 +44,9 @@ class Waiting:
         taken, self._entries = self._entries[:count], self._entries[count:]
         return taken
 
-    def rest(self, length: int) -> list[Entry]:
-        """At the end: takes those that begin within the text, or anywhere if they have no text of their own."""
-        taken = [entry for entry in self._entries if entry.start < length or entry.end == length]
+    def rest(self, length: int | None) -> list[Entry]:
+        """At the end: takes those that begin within the first `length` characters, or all."""
+        taken = [entry for entry in self._entries if length is None or entry.start < length]
         self._entries = []
         return taken
 

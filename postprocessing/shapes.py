@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from preprocessing.wire import dumps, escape
 
+# Stands for a whole answer that failed after its status was sent: no JSON begins so. The gateway breaks the connection.
+FAILED = b"\x18"
 DONE = b"data: [DONE]\n\n"
 
 

@@ -41,12 +41,12 @@ class StopStrings:
         return held
 
     def _find(self, text: str) -> int | None:
-        """Where the first stop string begins; of two that begin there, the longer one is the match."""
-        found = [(at, -len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        """Where the stop string begins that is complete first, whatever the cuts; of two at once, the longer one."""
+        found = [(at + len(stop), -len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if not found:
             return None
-        start, _, self.matched = min(found)
-        return start
+        end, _, self.matched = min(found)
+        return end - len(self.matched)
 
     def _held_length(self, text: str) -> int:
         """Length of the longest end of `text` that is the beginning of a stop string."""

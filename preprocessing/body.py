@@ -54,17 +54,19 @@ class Body(Strict):
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] = Field(
         default_factory=dict
     )
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] = Field(default_factory=list)
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)] = Field(
+        default_factory=list
+    )
     stream: bool = False
     stream_options: StreamOptions | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_TOP_K)] = 0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
     ignore_eos: bool = False
-    stop_token_ids: Annotated[list[int], Field(max_length=MAX_WORDS)] = Field(default_factory=list)
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_WORDS, fail_fast=True)] = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
-    bad_words: Annotated[list[StopString], Field(max_length=MAX_WORDS)] = Field(default_factory=list)
+    bad_words: Annotated[list[StopString], Field(max_length=MAX_WORDS, fail_fast=True)] = Field(default_factory=list)
     return_tokens_as_token_ids: bool = False
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
@@ -81,7 +83,7 @@ class Body(Strict):
 class ChatBody(Body):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
@@ -202,7 +204,7 @@ MESSAGES: dict[str, str] = {
     "greater_than_equal": "'{field}' must be at least {ge}; got {input}.",
     "less_than_equal": "'{field}' must be at most {le}; got {input}.",
     "too_short": "'{field}' must have at least {min_length} item(s); got {actual_length}.",
-    "too_long": "'{field}' must have at most {max_length} item(s); got {actual_length}.",
+    "too_long": "'{field}' must have at most {max_length} item(s).",
     "string_too_short": "'{field}' must not be an empty string.",
     "string_too_long": "'{field}' must have at most {max_length} characters.",
     "literal_error": "'{field}' must be {expected}; got {input}.",

@@ -84,6 +84,7 @@ CHAT: dict[str, Field] = COMMON | {
     "safety_identifier": BOOKKEEPING,
     "prompt_cache_key": BOOKKEEPING,
     "prompt_cache_retention": BOOKKEEPING,
+    "prompt_cache_options": BOOKKEEPING,
     "tools": refused([]),
     "tool_choice": refused("none", "auto"),
     "parallel_tool_calls": refused(True, False),

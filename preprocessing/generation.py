@@ -160,8 +160,21 @@ def chat_prompts(body: ChatBody, model: Model) -> list[tuple[list[int], str | No
         continue_final_message=body.continue_final_message,
         variables=allowed_variables(body, model.limits.template_variables),
     )
+    check_length(text, model, "messages")
     ids = model.tokenizer.encode(text, add_special_tokens=body.add_special_tokens)
     return [(nonempty(ids, "messages"), None)]
+
+
+def check_length(text: str, model: Model, param: str) -> None:
+    """Refuses a text that is far too long before the work of tokenizing it."""
+    fewest = model.tokenizer.fewest_tokens(text)
+    if fewest > model.max_model_len:
+        raise OpenAIError(
+            Kind.CONTEXT_LENGTH,
+            f"This model's maximum context length is {model.max_model_len} tokens, but the prompt of {len(text)} "
+            f"characters has more than {fewest - 1} tokens. Shorten the prompt.",
+            param,
+        )
 
 
 def allowed_variables(body: ChatBody, allowed: Sequence[str]) -> dict[str, object]:
@@ -178,6 +191,8 @@ def completion_prompts(body: CompletionBody, model: Model) -> list[tuple[list[in
     found: list[tuple[list[int], str | None]] = []
     for prompt in as_list(body.prompt):
         if isinstance(prompt, str):
+            check_length(prompt, model, "prompt")
+            check_length(body.suffix or "", model, "suffix")
             ids = text_prompt(body, prompt, model.tokenizer)
             found.append((nonempty(ids, "prompt"), prompt))
         else:

@@ -1,7 +1,8 @@
 """Structured output: what a request says in many ways → one guide of the engine's contract, checked.
 
-In: the checked body. Out: a `Guide` or None. A guide that cannot work is a 400 here: engines answer late, or ignore it.
-Checking is llguidance's (it compiles lazily, so it is quick), with bounds on size and depth before it.
+In: the checked body. Out: a `Guide` or None. What can never work is a 400 here. Whether a guide compiles is the
+engine's to say: compilers can run for ever on hostile ones, and nothing can stop them within a process that has
+streams to serve.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import llguidance
 import orjson
 
 from preprocessing.errors import invalid
@@ -19,7 +19,6 @@ from preprocessing.errors import invalid
 MAX_GUIDE_BYTES = 256 * 1024
 MAX_DEPTH = 100  # of a JSON schema; llguidance gives up at 128
 MAX_CHOICES = 1024
-MAX_SAID = 300  # characters of the checker's own message
 # A character that means something in a regular expression.
 SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\/-]")
 
@@ -90,15 +89,6 @@ FORMATS: dict[str, tuple[str | None, Source | None]] = {
 }
 # vLLM's `structured_outputs` and its older fields, which have the same members behind "guided_".
 STRUCTURED: dict[str, Source] = {"json": JSON_SCHEMA, "regex": REGEX, "choice": CHOICE, "grammar": EBNF}
-
-# The types that are checked → llguidance's own names for them. The others are left to the engine.
-CHECKED_AS = {
-    "json_schema": "json_schema",
-    "regex": "regex",
-    "ebnf_grammar": "gbnf",
-    "lark_grammar": "lark",
-    "llguidance": "llguidance",
-}
 
 
 def guide(
@@ -174,22 +164,6 @@ def check(guide: Guide, field: str) -> None:
         raise invalid(f"'{field}' ends with a lone backslash.", field)
     if not guide.text.strip():
         raise invalid(f"'{field}' is empty.", field)
-    said = refusal(guide)
-    if said:
-        raise invalid(f"'{field}' cannot be enforced: {said[:MAX_SAID]}", field)
-
-
-def refusal(guide: Guide) -> str:
-    """What llguidance has against a guide, in one line; empty if nothing."""
-    assert guide.text is not None
-    if guide.type not in CHECKED_AS:
-        return ""
-    try:
-        grammar = llguidance.grammar_from(CHECKED_AS[guide.type], guide.text)
-        said: str = llguidance.LLMatcher.validate_grammar(grammar)
-    except (ValueError, TypeError, RuntimeError) as error:
-        said = str(error)
-    return " ".join(said.split())
 
 
 def check_schema(schema: Any, field: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_TOOL_CALLS = 128
+MAX_PARTS = 1024
 # Templates know "system"; OpenAI renamed it to "developer" for its newer models.
 TEMPLATE_ROLES = {"developer": "system"}
 
@@ -30,12 +31,13 @@ class Function(Strict):
 
 
 class ToolCall(Strict):
-    """A call that the assistant made; `index` is what SDKs leave in from a stream."""
+    """A call that the assistant made; the members after `function` are what SDKs leave in."""
 
     id: str
     type: Literal["function"] = "function"
     function: Function
     index: int | None = None
+    provider_specific_fields: Any = None
 
 
 class Message(Strict):
@@ -45,9 +47,10 @@ class Message(Strict):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    # Lists fail fast: a long one of the wrong kind is one error, not one for each item.
+    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)] | None = None
     name: str | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     refusal: Any = None
     annotations: Any = None

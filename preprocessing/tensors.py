@@ -64,7 +64,12 @@ def word_list(words: Sequence[Sequence[int]]) -> list[list[int]] | None:
 
 
 def stop_words(generation: Generation) -> list[list[int]] | None:
-    """The contract has one `end_id`; models with several end tokens pass the others as stop words."""
+    """The contract has one `end_id`; models with several end tokens pass the others as stop words.
+
+    `min_tokens` holds back `end_id` but no stop words: with it, answers watch for the others by themselves.
+    """
+    if generation.sampling.min_tokens:
+        return None
     return word_list([[token] for token in (*generation.end_ids[1:], *generation.stop_ids)])
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from preprocessing.body import MAX_MESSAGES, decode, translate
 from preprocessing.errors import invalid
-from preprocessing.generation import require_model, within_vocabulary
+from preprocessing.generation import check_length, require_model, within_vocabulary
 from preprocessing.messages import Message, Strict
 from preprocessing.model import Model
 from preprocessing.wire import dumps
@@ -20,16 +20,16 @@ from preprocessing.wire import dumps
 class TokenizeBody(Strict):
     """Either a text or a conversation; special tokens are added to a text unless told otherwise."""
 
-    model: str
+    model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool = False
 
 
 class DetokenizeBody(Strict):
-    model: str
+    model: str | None = None
     tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
@@ -45,6 +45,7 @@ def tokenize(raw: bytes, model: Model) -> bytes:
     text = body.prompt
     if body.messages is not None:
         text = model.tokenizer.render(body.messages, add_generation_prompt=body.add_generation_prompt)
+    check_length(text or "", model, "prompt")
     special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
     ids = model.tokenizer.encode(text or "", add_special_tokens=special)
     names = [model.tokenizer.backend.id_to_token(token) for token in ids] if body.return_token_strs else None
@@ -67,5 +68,6 @@ def validated(schema: type[Any], raw: bytes, model: Model) -> Any:
         body = schema.model_validate(decode(raw))
     except ValidationError as error:
         raise translate(error) from None
-    require_model(body.model, [model.name])
+    if body.model is not None:
+        require_model(body.model, [model.name])
     return body

@@ -52,6 +52,8 @@ class Tokenizer:
         self.end_ids = tuple(end_ids)
         self.backend: tokenizers.Tokenizer = pretrained.backend_tokenizer
         self.vocab_size = self.backend.get_vocab_size(with_added_tokens=True)
+        # No token stands for more characters, so a text has at least as many tokens as it has parts of this length.
+        self.longest_token = max(map(len, self.backend.get_vocab(with_added_tokens=True)), default=1)
         self.bos_id: int | None = pretrained.bos_token_id
         self.has_chat_template = pretrained.chat_template is not None
         self.fim = self._fim()
@@ -59,7 +61,13 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; the first ones may be special (BOS) if asked for."""
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        # Of all ways to encode this one releases Python's lock, so that streams go on while a long prompt comes in.
+        (found,) = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return list(found.ids)
+
+    def fewest_tokens(self, text: str) -> int:
+        """A lower bound of a text's length in tokens, without tokenizing it."""
+        return -(-len(text) // self.longest_token)
 
     def render(
         self,
@@ -96,7 +104,7 @@ class Tokenizer:
         except jinja2.TemplateError as error:
             said = (error.message or "")[:MAX_SAID]
             raise invalid(f"The model's chat template refuses these messages: {said}", "messages") from None
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError):
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError):
             raise invalid("The model's chat template cannot render these messages.", "messages") from None
 
     def _shows(self, text: str) -> bool:
@@ -104,7 +112,7 @@ class Tokenizer:
         try:
             message = {"role": "user", "content": text}
             rendered = self._pretrained.apply_chat_template([message], tokenize=False)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
             return True
         return text in rendered
 

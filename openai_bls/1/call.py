@@ -29,6 +29,7 @@ CODES = {
     503: "UNAVAILABLE",
 }
 TICK = b""
+MAX_RESPONSE = 16 * 1024  # bytes
 # Triton notices that a client has gone only when it writes to it: after so many seconds of silence it is made to write.
 TICK_AFTER = 0.25
 INTERNAL_ERROR = OpenAIError(Kind.INTERNAL, "The server had an error while processing the request.")
@@ -62,10 +63,10 @@ class Call:
         with self._lock:
             self._send(body, final=True)
 
-    def refuse(self, error: OpenAIError) -> None:
-        """An error before anything was sent: it becomes the HTTP status."""
+    def fail(self, error: OpenAIError) -> None:
+        """Ends the call with an error: the HTTP status if nothing was sent before, else part of the answer."""
         with self._lock:
-            self._refuse(error)
+            self._fail(error)
 
     def accepted(self) -> None:
         """The engine has taken the request: the answer may begin, with status 200."""
@@ -90,25 +91,31 @@ class Call:
                 return self._fail(INTERNAL_ERROR)
             if out or self.answer.done:
                 self._send(out, final=self.answer.done)
-            return not self.answer.done
+            return not self._closed and self.answer.wants(event.prompt)
 
     def alive(self) -> bool:
         """Whether the client is still there; if not, the call is closed. Costs a round trip: for now and then."""
-        if self._closed:
-            return False
-        gone = self._sender.is_cancelled()
+        # Under the lock: Triton must not be asked about a request whose last response is being sent.
         with self._lock:
-            if gone and not self._closed:
+            if self._closed:
+                return False
+            if self.is_cancelled():
                 self._closed = True
                 self._transmit(None, final=True)
             elif time.monotonic() - self._sent_at > TICK_AFTER:
                 self._send(TICK, final=False)
             return not self._closed
 
+    def is_cancelled(self) -> bool:
+        """Whether Triton knows that the client has gone: not before it has written to it."""
+        try:
+            return bool(self._sender.is_cancelled())
+        except Exception as error:
+            pb_utils.Logger.log_error(f"request {self.id}: {error}")
+            return True
+
     def _fail(self, error: OpenAIError) -> bool:
-        """Ends a call that cannot be finished: with its status if that is still open, else within the answer."""
-        assert self.answer is not None
-        if self._started:
+        if self._started and self.answer is not None:
             self._send(self.answer.fail(error), final=True)
         else:
             self._refuse(error)
@@ -127,10 +134,13 @@ class Call:
         if self._closed:
             return
         self._started = True
-        self._closed = final
         self._sent_at = time.monotonic()
-        tensor = pb_utils.Tensor("response", np.array([out], dtype=np.object_))
-        self._transmit(pb_utils.InferenceResponse([tensor]), final=final)
+        # A gateway handles each response as a whole, at a cost that grows faster than its size.
+        pieces = [out[at : at + MAX_RESPONSE] for at in range(0, len(out), MAX_RESPONSE)] or [out]
+        for number, piece in enumerate(pieces, 1):
+            tensor = pb_utils.Tensor("response", np.array([piece], dtype=np.object_))
+            self._transmit(pb_utils.InferenceResponse([tensor]), final=final and number == len(pieces))
+        self._closed = self._closed or final
 
     def _transmit(self, response: Any, *, final: bool) -> None:
         """Sends a response (None: only the end). Never raises: a call in trouble must not end a transport's thread."""

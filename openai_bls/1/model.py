@@ -14,7 +14,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         try:
             self._server = Server(Settings.read(args))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise pb_utils.TritonModelException(f"openai_bls: {error}") from None
 
     def execute(self, requests: list[Any]) -> None:

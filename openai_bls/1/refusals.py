@@ -17,8 +17,9 @@ from pathlib import Path
 
 import orjson
 
-SLOTS = 1024  # refusals in flight between the two requests of a gateway; the oldest give way
-SLOT_BYTES = 2048
+SLOTS = 4096
+WAYS = 4  # slots in which a ticket's record may be; if all are taken, the first gives way
+SLOT_BYTES = 4096
 
 
 class Refusals:
@@ -51,24 +52,35 @@ class Refusals:
     def put(self, ticket: str, status: int, body: bytes) -> None:
         """Keeps an error object until it is taken or its slot is needed."""
         record = orjson.dumps({"ticket": ticket, "status": status, "body": body.decode()})
-        if ticket and len(record) < SLOT_BYTES:
-            start = slot(ticket)
-            self._table[start : start + SLOT_BYTES] = record.ljust(SLOT_BYTES, b"\0")
+        if not ticket or len(record) >= SLOT_BYTES:
+            return
+        places = slots(ticket)
+        free = next((start for start in places if self._table[start] == 0), places[0])
+        self._table[free : free + SLOT_BYTES] = record.ljust(SLOT_BYTES, b"\0")
 
     def take(self, ticket: str) -> bytes | None:
         """The kept `{"ticket", "status", "body"}` as JSON (`body` is the error object as a string), if there is one."""
-        start = slot(ticket)
-        record = self._table[start : start + SLOT_BYTES].rstrip(b"\0")
-        if not ticket or not record or orjson.loads(record)["ticket"] != ticket:
-            return None
-        self._table[start : start + SLOT_BYTES] = bytes(SLOT_BYTES)
-        return record
+        for start in slots(ticket):
+            record = self._table[start : start + SLOT_BYTES].rstrip(b"\0")
+            if ticket and is_of(ticket, record):
+                self._table[start : start + SLOT_BYTES] = bytes(SLOT_BYTES)
+                return record
+        return None
 
     def close(self) -> None:
         self._table.close()
         self._path.unlink(missing_ok=True)
 
 
-def slot(ticket: str) -> int:
-    """Where a ticket's record begins."""
-    return zlib.crc32(ticket.encode()) % SLOTS * SLOT_BYTES
+def slots(ticket: str) -> list[int]:
+    """Where a ticket's record may begin."""
+    first = zlib.crc32(ticket.encode())
+    return [(first + way) % SLOTS * SLOT_BYTES for way in range(WAYS)]
+
+
+def is_of(ticket: str, record: bytes) -> bool:
+    """Whether a record belongs to a ticket. Another process may be writing it just now."""
+    try:
+        return bool(orjson.loads(record)["ticket"] == ticket)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False

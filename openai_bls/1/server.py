@@ -32,13 +32,14 @@ from refusals import Refusals
 from settings import Settings
 from transports import Transport
 from transports.bls import Engine, EngineError
-from transports.session import SessionTransport, hello
+from transports.session import SILENT, SessionTransport, hello
 from transports.single import SingleTransport
 
 # Threads that prepare and submit requests side by side; tokenizing runs outside Python's lock.
 SUBMITTERS = 4
 GENERATING = ("chat/completions", "completions")
 ONE_MODEL = "models/"
+GONE = OpenAIError(Kind.UNAVAILABLE, "The client has gone.")
 # Endpoints whose answer needs no engine.
 BODIES: dict[str, Callable[[bytes, Model], bytes]] = {
     "models": lambda raw, model: listing.listing(model),
@@ -84,7 +85,9 @@ class Server:
         served = self._connected(call)
         if served is None:
             return
-        if served.transport.concurrent:
+        if not served.transport.ready:
+            call.fail(engine_errors.from_message(SILENT))
+        elif served.transport.concurrent:
             self._pool.submit(self._serve, call, served)
         else:
             self._serve(call, served)
@@ -105,13 +108,13 @@ class Server:
         try:
             action()
         except OpenAIError as error:
-            call.refuse(error)
+            call.fail(error)
         except EngineError as error:
             pb_utils.Logger.log_warn(f"request {call.id}: refused by the engine: {error}")
-            call.refuse(engine_errors.from_message(str(error)))
+            call.fail(engine_errors.from_message(str(error)))
         except Exception as error:
             pb_utils.Logger.log_error(f"request {call.id}: {error!r}")
-            call.refuse(INTERNAL_ERROR)
+            call.fail(INTERNAL_ERROR)
 
     def _connect(self) -> None:
         with self._connecting:
@@ -148,7 +151,10 @@ class Server:
         return Model(name, loaded, max_model_len, created, self._settings.limits, guide_types)
 
     def _serve(self, call: Call, served: Served) -> None:
-        self._guard(call, lambda: self._route(call, served))
+        if call.is_cancelled():
+            call.fail(GONE)
+        else:
+            self._guard(call, lambda: self._route(call, served))
 
     def _route(self, call: Call, served: Served) -> None:
         if call.endpoint in GENERATING:

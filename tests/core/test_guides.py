@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -71,19 +70,15 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "an object"),
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name", "a string"),
     ({"response_format": openai_format([])}, "response_format.json_schema.schema", "an object"),
-    ({"response_format": openai_format({"type": "nonsense"})}, "response_format.json_schema.schema", "enforced"),
-    ({"response_format": openai_format({"not": {}})}, "response_format.json_schema.schema", "enforced"),
     ({"response_format": openai_format({"$ref": "#"})}, "response_format.json_schema.schema", "back to itself"),
     ({"response_format": openai_format(deep(60))}, "response_format.json_schema.schema", "nested more than"),
     ({"guided_json": "{"}, "guided_json", "not valid JSON"),
     ({"guided_json": {"enum": ["x" * 300_000]}}, "guided_json", "bytes"),
-    ({"guided_regex": "("}, "guided_regex", "enforced"),
     ({"guided_regex": "a\\"}, "guided_regex", "lone backslash"),
     ({"guided_regex": ""}, "guided_regex", "empty"),
     ({"guided_regex": 5}, "guided_regex", "a string"),
     ({"guided_choice": []}, "guided_choice", "not empty"),
     ({"guided_choice": ["a"] * 5000}, "guided_choice", "at most 1024"),
-    ({"guided_grammar": "root ::= ("}, "guided_grammar", "enforced"),
     ({"structured_outputs": {"xml": 1}}, "structured_outputs.xml", "Unknown"),
     ({"guided_json": SCHEMA, "guided_regex": "a"}, "guided_regex", "Only one"),
     ({"guided_json": SCHEMA, "response_format": {"type": "json_object"}}, "guided_json", "Only one"),
@@ -110,27 +105,6 @@ def test_an_engine_that_cannot_is_not_asked(model: Model) -> None:
     plain = replace(model, guide_types=())
     with pytest.raises(OpenAIError, match="cannot enforce"):
         chat(plain, response_format={"type": "json_object"})
-
-
-HOSTILE = [
-    {"guided_regex": "(.*a){30}"},
-    {"guided_regex": "(a{1,1000}){1,1000}"},
-    {"guided_regex": "(" * 5000 + ")" * 5000},
-    {"guided_json": {"type": "array", "items": {"type": "string", "pattern": "^(a+)+$"}, "maxItems": 10**6}},
-    {"guided_json": {"anyOf": [{"const": f"v{at}"} for at in range(5000)]}},
-    {"guided_grammar": "root ::= " + "(" * 3000 + '"a"' + ")" * 3000},
-]
-
-
-@pytest.mark.parametrize("fields", HOSTILE)
-def test_hostile_constraints_are_checked_quickly(model: Model, fields: dict[str, Any]) -> None:
-    began = time.process_time()
-    try:
-        chat(model, **fields)
-    except OpenAIError as error:
-        assert error.status == 400
-    # Far above what any of them takes; a check that explodes takes for ever.
-    assert time.process_time() - began < 20
 
 
 def test_choices_are_taken_literally(model: Model) -> None:

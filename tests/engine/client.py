@@ -25,7 +25,9 @@ def tensors(**values: Any) -> dict[str, np.ndarray]:
     """Keyword values as a caller would send them: [1, n]; arrays stay as they are."""
     made = {}
     for name, value in values.items():
-        if not isinstance(value, np.ndarray):
+        if isinstance(value, str):
+            value = np.array([[value.encode()]], object)
+        elif not isinstance(value, np.ndarray):
             array = np.array(value)
             dtype = np.bool_ if array.dtype == bool else DTYPES.get(name, np.int32)
             value = array.astype(dtype).reshape(1, -1)

@@ -33,8 +33,9 @@ def make_client(runner: NumpyRunner) -> Iterator[Callable[..., Client]]:
     """Engines with settings of one's own, closed at the end of the test."""
     engines: list[Engine] = []
 
-    def make(a_runner: Any = runner, publish: Any = lambda stats: None, **settings: Any) -> Client:
-        engine = Engine(a_runner, Settings(**settings), "folder", publish)
+    def make(a_runner: Any = runner, publish: Any = lambda stats: None, folder: str = "folder",
+             **settings: Any) -> Client:
+        engine = Engine(a_runner, Settings(**settings), folder, publish)
         engine.start()
         engines.append(engine)
         return Client(engine)

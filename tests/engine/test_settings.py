@@ -16,7 +16,8 @@ from engine.scheduler import Stats
 from engine.settings import Settings
 
 CONFIG = (Path(__file__).resolve().parents[2] / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
-READ_BY_NAME = {"input_ids", "input_lengths", "stop", "end_id", "embedding_bias", "stop_words_list", "bad_words_list",
+READ_BY_NAME = {"guided_decoding_guide_type", "guided_decoding_guide",
+                "input_ids", "input_lengths", "stop", "end_id", "embedding_bias", "stop_words_list", "bad_words_list",
                 "session_command", "session_id", "session_sequence_ids"}
 SESSION_OUTPUTS = {"session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts"}
 

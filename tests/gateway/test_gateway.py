@@ -129,7 +129,7 @@ def test_a_late_error_of_triton_is_an_event_without_its_words(url: str, upstream
 
 
 def test_a_whole_answer_that_fails_after_its_status_is_cut_off(url: str, upstream: Upstream) -> None:
-    upstream.events("", OWN)
+    upstream.events("", "\x18")
     with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
         post(url)
     upstream.events('{"ok":1}')

@@ -20,10 +20,10 @@ class Sink(Protocol):
         """The engine has taken the request; `submit` will not raise any more."""
 
     def push(self, event: Event) -> bool:
-        """Takes an event. False: no more are wanted; the transport cancels the sequence."""
+        """Takes an event. False: no more of this prompt are wanted; the transport cancels what runs for it."""
 
     def alive(self) -> bool:
-        """Whether the client still waits; asked now and then. False as with `push`."""
+        """Whether the client still waits; asked now and then."""
 
 
 class Transport(Protocol):
@@ -31,6 +31,10 @@ class Transport(Protocol):
 
     # Whether several threads may be inside `submit`. If not, it returns only when the request is over.
     concurrent: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is any point in submitting."""
 
     def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
         """Sends a request to the engine: one submission for each of its prompts.

@@ -1,14 +1,16 @@
 """The session extension (docs/session_contract.md): hundreds of generations share one poll, at a cost per engine step.
 
-Three kinds of threads: the callers of `submit`, one that polls and delivers, one that watches for clients that have
-gone and for an engine that has. Every exchange is answered by exactly one response, which makes BLS safe from several
-threads. If the engine's process dies, Triton answers what was under way never: hence the second watch.
+Four kinds of threads: the callers of `submit`, one that polls and delivers, one that watches for clients that have
+gone and for an engine that has, one that cancels. Every exchange is answered by exactly one response, which makes BLS
+safe from several threads. If the engine's process dies, Triton answers what was under way never: hence the second
+watch.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import queue
 import secrets
 import threading
 import time
@@ -151,8 +153,14 @@ class SessionTransport:
         # The poll under way, and since when. Another number means that the thread that began it was given up.
         self._poll_number = 0
         self._polling_since: float | None = None
-        self._start(self._poll_loop)
-        self._start(self._watch_loop)
+        self._silent = threading.Event()
+        self._cancelled: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        for loop in (self._poll_loop, self._watch_loop, self._cancel_loop):
+            self._start(loop)
+
+    @property
+    def ready(self) -> bool:
+        return not self._silent.is_set()
 
     def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
         """Hands a request to the engine and returns at once; see `Transport.submit`."""
@@ -164,9 +172,9 @@ class SessionTransport:
                 self._live[sequence_id] = Live(sink, prompt, submission.sequences, time.monotonic())
                 inputs = submission.tensors | log_prob_inputs(submission)
                 self._engine.ask(command(Command.SUBMIT, self._session_id, [sequence_id]) | inputs, ["session_events"])
-        except EngineError:
+        except BaseException:
             self._forget(taken)
-            self._cancel(taken[:-1])
+            self._cancel(taken)
             raise
         sink.accepted()
         with self._changed:
@@ -177,6 +185,7 @@ class SessionTransport:
 
     def close(self) -> None:
         self._closed.set()
+        self._cancelled.put([])
         with self._changed:
             self._changed.notify()
 
@@ -187,20 +196,24 @@ class SessionTransport:
         number = self._poll_number
         while self._wait_for_work():
             self._polling_since = time.monotonic()
-            try:
-                answer = self._engine.ask(command(Command.POLL, self._session_id), POLLED)
-            except EngineError as error:
-                answer, reason = None, str(error)
+            reason, events = self._poll()
+            if number == self._poll_number:
+                self._polling_since = None
+            for sequence_id, event in events:
+                if not self._deliver(sequence_id, event):
+                    self._cancel([sequence_id])
             if number != self._poll_number:
                 return  # given up meanwhile: another thread polls now
-            self._polling_since = None
-            if answer is None:
+            if reason:
                 self._lose(reason, accepted)
                 self._closed.wait(RETRY_DELAY)
-                continue
-            self._cancel(
-                [sequence_id for sequence_id, event in records(answer) if not self._deliver(sequence_id, event)]
-            )
+
+    def _poll(self) -> tuple[str, list[tuple[int, Event]]]:
+        """What has happened, or why nobody knows. Whatever goes wrong with one poll, there will be a next one."""
+        try:
+            return "", list(records(self._engine.ask(command(Command.POLL, self._session_id), POLLED)))
+        except Exception as error:
+            return str(error) or repr(error), []
 
     def _wait_for_work(self) -> bool:
         """Blocks until the engine has something of ours. False: the transport is closed."""
@@ -225,11 +238,12 @@ class SessionTransport:
             self._live.pop(sequence_id, None)
 
     def _lose(self, reason: str, lost: Callable[[Live], bool]) -> None:
-        """The engine is gone, and with it these submissions."""
-        for sequence_id, live in list(self._live.items()):
-            if lost(live):
-                self._live.pop(sequence_id, None)
-                live.sink.push(Event((), Status.ERROR, error=reason))
+        """The engine is gone, and with it these submissions; should it come back, it need not go on with them."""
+        gone = [(sequence_id, live) for sequence_id, live in list(self._live.items()) if lost(live)]
+        self._forget([sequence_id for sequence_id, _ in gone])
+        for _, live in gone:
+            live.sink.push(Event((), Status.ERROR, live.prompt, error=reason))
+        self._cancel([sequence_id for sequence_id, _ in gone])
 
     def _watch_loop(self) -> None:
         while not self._closed.wait(WATCH_INTERVAL):
@@ -244,20 +258,53 @@ class SessionTransport:
             self._polling_since = None
             self._lose(SILENT, accepted)
             self._start(self._poll_loop)
-        self._lose(SILENT, lambda live: not live.accepted and live.since < limit)
+            self._mistrust()
+        if any(not live.accepted and live.since < limit for live in list(self._live.values())):
+            self._lose(SILENT, lambda live: not live.accepted and live.since < limit)
+            self._mistrust()
+
+    def _mistrust(self) -> None:
+        """Refuses requests at once until the engine answers again."""
+        if not self._silent.is_set():
+            self._silent.set()
+            self._start(self._await_answer)
+
+    def _await_answer(self) -> None:
+        while not self._closed.is_set():
+            try:
+                hello(self._engine)
+            except EngineError:
+                self._closed.wait(RETRY_DELAY)
+            else:
+                self._silent.clear()
+                return
 
     def _watch_clients(self) -> None:
-        gone = [
-            sequence_id for sequence_id, live in list(self._live.items()) if live.accepted and not live.sink.alive()
-        ]
+        present: dict[int, bool] = {}  # a request of several prompts has one client
+        gone = []
+        for sequence_id, live in list(self._live.items()):
+            if live.accepted:
+                here = present.get(id(live.sink))
+                present[id(live.sink)] = here = live.sink.alive() if here is None else here
+                if not here:
+                    gone.append(sequence_id)
         # A sequence may have ended by itself meanwhile; cancelling it again does no harm.
         self._forget(gone)
         self._cancel(gone)
 
     def _cancel(self, sequence_ids: Sequence[int]) -> None:
-        if not sequence_ids:
-            return
-        try:
-            self._engine.ask(command(Command.CANCEL, self._session_id, list(sequence_ids)), ["session_events"])
-        except EngineError:
-            pass  # an engine that is gone has nothing to cancel; the next poll says so to everybody
+        """Leaves it to a thread of its own: an engine that hangs must hang neither polls nor watches."""
+        if sequence_ids:
+            self._cancelled.put(list(sequence_ids))
+
+    def _cancel_loop(self) -> None:
+        while True:
+            sequence_ids = self._cancelled.get()
+            while not self._cancelled.empty():
+                sequence_ids += self._cancelled.get()
+            if self._closed.is_set():
+                return
+            try:
+                self._engine.ask(command(Command.CANCEL, self._session_id, sequence_ids), ["session_events"])
+            except EngineError:
+                pass  # an engine that is gone has nothing to cancel; the next poll says so to everybody

@@ -19,13 +19,15 @@ from transports import Inputs, Sink
 from transports.bls import Engine, EngineError, output
 
 OUTPUTS = ["output_ids", "sequence_length"]
-WATCH_INTERVAL = 0.25  # seconds between looks whether the client is still there
+WATCH_INTERVAL = 0.25  # most seconds between looks whether the client is still there
+FIRST_WATCH_INTERVAL = 0.005
 
 
 class SingleTransport:
     """One generation at a time over decoupled BLS."""
 
     concurrent = False
+    ready = True
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -48,8 +50,8 @@ class Run:
         self._engine = engine
         self._sink = sink
         self._accepted = False
-        self._wanted = True
-        self._looked_at = time.monotonic()
+        # Clients that left while they were queued are noticed by the first writes, so the first looks come quickly.
+        self._look_at, self._interval = time.monotonic(), FIRST_WATCH_INTERVAL
 
     def generate(self, prompt: int, submission: Submission) -> bool:
         """Generates for one prompt. False: the request is over.
@@ -57,25 +59,30 @@ class Run:
         Raises:
             EngineError: the engine refused the request before anything was heard of it.
         """
+        if self._accepted and not self._sink.alive():
+            return False
         # Requests are stopped by id, and an id in use again would make the older request unstoppable.
         request_id = uuid.uuid4().hex
         endings = Endings(submission.sequences, submission.max_tokens)
+        wanted = True
         try:
             for event in self._events(prompt, submission, request_id):
                 self._accept()
                 endings.see(event)
-                if self._wanted and not self._pass_on(event):
+                if wanted and not self._pass_on(event):
+                    wanted = False
                     self._stop(request_id)  # what is still on its way is drained
         except EngineError as error:
             if not self._accepted:
                 raise
-            self._sink.push(Event((), Status.ERROR, error=str(error)))
+            self._sink.push(Event((), Status.ERROR, prompt, error=str(error)))
             return False
         if not self._accepted:
             raise EngineError("the engine ended the request without a response")
         for index, status in endings.statuses():
-            self._wanted = self._wanted and self._sink.push(Event((), status, prompt, index))
-        return self._wanted
+            if wanted:
+                self._sink.push(Event((), status, prompt, index))
+        return True
 
     def _accept(self) -> None:
         if not self._accepted:
@@ -83,18 +90,37 @@ class Run:
             self._sink.accepted()
 
     def _pass_on(self, event: Event) -> bool:
-        self._wanted = self._sink.push(event)
+        wanted = self._sink.push(event)
         now = time.monotonic()
-        if self._wanted and now - self._looked_at > WATCH_INTERVAL:
-            self._looked_at, self._wanted = now, self._sink.alive()
-        return self._wanted
+        if wanted and now >= self._look_at:
+            self._interval = min(WATCH_INTERVAL, 2 * self._interval)
+            self._look_at = now + self._interval
+            wanted = self._sink.alive()
+        return wanted
 
     def _events(self, prompt: int, submission: Submission, request_id: str) -> Iterator[Event]:
+        """The engine's responses as events.
+
+        Raises:
+            EngineError: also for a response that cannot be read, once the engine has ended the request: a second one
+                must not run beside it.
+        """
         inputs, outputs = log_prob_tensors(submission)
+        told, unreadable = False, ""
         for response in self._engine.stream(submission.tensors | inputs, OUTPUTS + outputs, request_id):
-            if (logits := output(response, "context_logits")) is not None:
-                yield prompt_event(prompt, submission, logits)
-            yield token_event(prompt, submission, response)
+            if unreadable:
+                continue
+            try:
+                logits = output(response, "context_logits")
+                if logits is not None and not told:  # with several sequences each of them brings the same
+                    told = True
+                    yield prompt_event(prompt, submission, logits)
+                yield token_event(prompt, submission, response)
+            except (ValueError, IndexError, TypeError) as error:
+                unreadable = repr(error)
+                self._stop(request_id)
+        if unreadable:
+            raise EngineError(f"a response of the engine cannot be read: {unreadable}")
 
     def _stop(self, request_id: str) -> None:
         """The contract's stop request: the required inputs are dummies."""
@@ -160,7 +186,7 @@ def prompt_event(prompt: int, submission: Submission, logits: Any) -> Event:
     ids = submission.tensors["input_ids"][0, 1:]
     rows = logits.reshape(submission.prompt_len, -1)[:-1]
     chosen = log_softmax(rows)[np.arange(len(ids)), ids].tolist()
-    return Event([0], Status.PROMPT, prompt, 0, chosen, alternatives(rows, len(ids), submission))
+    return Event((), Status.PROMPT, prompt, 0, chosen, alternatives(rows, len(ids), submission))
 
 
 def log_softmax(logits: Any) -> Any:

@@ -6,6 +6,10 @@ It does not know Triton: `model.py` beside this package is the only file that im
 
     request.py       tensors -> Request: tables of inputs, rules and refusals
     word_list.py     the stop and bad word encoding
+    guides.py        guides of guided decoding -> grammars: one table
+    guide_trial.py   a process that tries guides out, so that none can hang the engine
+    guided.py        compiles guides beside the steps and keeps them
+    matcher.py       where a sequence is in its guide
     sampler.py       logits -> token, for one sequence
     sequence.py      one running generation and what it did last (Progress)
     scheduler.py     in-flight batching: submit, cancel, step

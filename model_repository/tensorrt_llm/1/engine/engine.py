@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from . import session
 from .answer import Answer, check_standard, check_wanted
 from .courier import Courier
 from .errors import RequestError
+from .guided import Guided
 from .prefix_cache import TOKENS_PER_BLOCK
 from .request import TOP_LOG_PROBS, Limits, Request, Tensors, parse
 from .response import Channel, Mailbox, Response
 from .runner import Runner
 from .scheduler import Scheduler, Stats
-from .sequence import Progress, Sequence
+from .sequence import Progress, Sequence, Status
 from .session import Command, Member, Sessions
 from .settings import Settings
 
@@ -41,7 +43,8 @@ class Engine:
 
     def __init__(self, runner: Runner, settings: Settings, checkpoint: str | None = None,
                  publish: Callable[[Stats], None] = lambda stats: None):
-        self.limits = limits_of(runner, settings)
+        self._guided = Guided(checkpoint)
+        self.limits = replace(limits_of(runner, settings), guide_types=self._guided.types)
         self._settings = settings
         self._checkpoint = checkpoint
         self._publish = publish
@@ -70,6 +73,7 @@ class Engine:
         self._wake_sweeper()
         for thread in self._threads:
             thread.join()
+        self._guided.close()
         self._courier.post(self._scheduler.abort("the engine is shutting down"))
         self._courier.close()
 
@@ -77,11 +81,8 @@ class Engine:
         """One Triton request. `parameters` are its request parameters. Errors go through the channel."""
         try:
             self._dispatch(tensors, channel, parameters or {})
-        except RequestError as error:
-            self._courier.send(channel, Response(error=str(error)))
-        except Exception:
-            _log.exception("a request could not be taken in")
-            self._courier.send(channel, Response(error="Encountered an internal error while reading the request"))
+        except Exception as error:
+            self._courier.send(channel, Response(error=_reason(error)))
 
     def _dispatch(self, tensors: Tensors, channel: Channel, parameters: Mapping[str, Any]) -> None:
         if "session_command" in tensors:
@@ -101,12 +102,18 @@ class Engine:
         check_standard(requests)
         answer = Answer(channel, len(requests))
         answer.expect(self._sequences(answer, requests))
-        self._scheduler.submit(answer.sequences)
         with self._watch:
             self._answers[answer] = None
             if channel.request_id:
                 self._by_id[channel.request_id] = answer
             self._watch.notify_all()
+        self._guided.prepare(answer.sequences, lambda error: self._begin(answer, error))
+
+    def _begin(self, answer: Answer, error: Exception | None) -> None:
+        """Its guides are compiled, or one of them cannot be. By now it may have been cancelled."""
+        error = error or self._enqueue(answer.sequences)
+        if error:
+            self._courier.post([Progress(answer.sequences[0], Status.ERROR, error=_reason(error))])
 
     def _stop(self, channel: Channel) -> None:
         if not channel.request_id:
@@ -126,6 +133,7 @@ class Engine:
             "checkpoint": self._checkpoint, "poll_wait_ms": self._settings.poll_wait_ms,
             "session_timeout_ms": self._settings.session_timeout_ms, "top_log_probs": TOP_LOG_PROBS,
             "tokens_per_block": TOKENS_PER_BLOCK,
+            "guide_types": list(self._guided.types),
         })
         nothing = session.nothing()
         self._courier.send(channel, Response({**nothing.outputs, "session_texts": np.array([[text.encode()]], object)}))
@@ -137,13 +145,15 @@ class Engine:
             member = self._sessions.member(tensors, now)
             sequences = self._sequences(member, requests)
             member.session.add(member.number, sequences)
-        try:
-            self._scheduler.submit(sequences)
-        except RequestError:
-            with self._courier.lock():
-                member.session.drop(member.number)
-            raise
-        self._courier.send(channel, session.nothing())
+        self._guided.prepare(sequences, lambda error: self._answer_submit(member, sequences, channel, error))
+
+    def _answer_submit(self, member: Member, sequences: list[Sequence], channel: Channel,
+                       error: Exception | None) -> None:
+        """Its guide is compiled, or cannot be. By now it may have been cancelled: it is accepted all the same."""
+        error = error or self._enqueue(sequences)
+        with self._courier.lock() as now:
+            member.session.answer(member.number, not error, now)
+        self._courier.send(channel, Response(error=_reason(error)) if error else session.nothing())
         self._wake_sweeper()
 
     def _poll(self, tensors: Tensors, channel: Channel) -> None:
@@ -158,6 +168,13 @@ class Engine:
         self._courier.send(channel, session.nothing())
 
     _commands = {Command.HELLO: _hello, Command.SUBMIT: _submit, Command.POLL: _poll, Command.CANCEL: _cancel}
+
+    def _enqueue(self, sequences: list[Sequence]) -> Exception | None:
+        try:
+            self._scheduler.submit(sequences)
+        except Exception as error:
+            return error
+        return None
 
     def _sequences(self, owner: Any, requests: list[Request]) -> list[Sequence]:
         now = time.monotonic_ns()
@@ -227,6 +244,14 @@ def limits_of(runner: Runner, settings: Settings) -> Limits:
 def _mailbox(progress: Progress) -> Mailbox:
     owner = progress.sequence.owner
     return owner.session if isinstance(owner, Member) else owner
+
+
+def _reason(error: Exception) -> str:
+    """The text for the caller; a defect of the engine goes into its log."""
+    if isinstance(error, RequestError):
+        return str(error)
+    _log.error("a request could not be taken in", exc_info=error)
+    return "Encountered an internal error while reading the request"
 
 
 def _check_parameters(parameters: Mapping[str, Any]) -> None:

@@ -16,11 +16,14 @@ import numpy as np
 
 from . import word_list
 from .errors import RequestError
+from .guides import WITHOUT_GUIDE, Guide
 
 Tensors = Mapping[str, np.ndarray]
 
 TOP_LOG_PROBS = 20
 """The most alternatives per token that a session may ask for."""
+GUIDE_SIZE = 256 << 10
+"""The most bytes of a guide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Limits:
     context_logits: bool = True
     generation_logits: bool = True
     exclude_input: bool = False
+    guide_types: tuple[str, ...] = ()  # none without a tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Request:
     stop_words: word_list.Words = ()
     bad_words: word_list.Words = ()
     bias: np.ndarray | None = None  # FP32 [vocab_size]
+    guide: Guide | None = None
     exclude_input: bool = False
     log_probs: bool = False
     top_log_probs: int = 0  # alternatives per token
@@ -121,7 +126,6 @@ SCALARS = (
     Scalar("return_num_output_tokens", "num_output_tokens", _any, "", True),
 )
 
-_GUIDED = "GuidedDecoder is not setup: this engine does not constrain its output"
 _DRAFT = "speculative decoding is not supported"
 _ENCODER = "encoder models are not supported"
 _VISION = "multimodal inputs are not supported"
@@ -139,7 +143,6 @@ REFUSED = {
     "prompt_embedding_table": _PROMPT_TABLE, "prompt_vocab_size": _PROMPT_TABLE,
     "prompt_table_extra_ids": _PROMPT_TABLE,
     "lora_task_id": _LORA, "lora_weights": _LORA, "lora_config": _LORA,
-    "guided_decoding_guide_type": _GUIDED, "guided_decoding_guide": _GUIDED,
     "retention_token_range_starts": _RETENTION, "retention_token_range_ends": _RETENTION,
     "retention_token_range_priorities": _RETENTION, "retention_token_range_durations_ms": _RETENTION,
     "retention_decode_priority": _RETENTION, "retention_decode_duration_ms": _RETENTION,
@@ -191,7 +194,9 @@ def _parse_row(tensors: Tensors, row: int, rows: int, limits: Limits, number: in
     for field, name in (("stop_words", "stop_words_list"), ("bad_words", "bad_words_list")):
         if name in tensors:
             values[field] = word_list.decode(_row(tensors[name], row, rows))
-    request = Request(prompt=prompt, bias=_bias(tensors.get("embedding_bias"), row, rows, limits), **values)
+    values["bias"] = _bias(tensors.get("embedding_bias"), row, rows, limits)
+    values["guide"] = _guide(tensors, row, rows, limits)
+    request = Request(prompt=prompt, **values)
     _check_gathered(request, limits)
     return request
 
@@ -249,6 +254,39 @@ def _bias(array: np.ndarray | None, row: int, rows: int, limits: Limits) -> np.n
     if np.isnan(bias).any():
         raise RequestError("Assertion failed: embedding_bias holds no NaN")
     return bias
+
+
+def _guide(tensors: Tensors, row: int, rows: int, limits: Limits) -> Guide | None:
+    kind = _text(tensors, "guided_decoding_guide_type", row, rows)
+    text = _text(tensors, "guided_decoding_guide", row, rows)
+    if kind is None and text is None:
+        return None
+    if not limits.guide_types:
+        raise RequestError("GuidedDecoder is not setup: it needs llguidance and the tokenizer.json of the checkpoint")
+    if kind not in limits.guide_types:
+        raise RequestError(
+            f"guided_decoding_guide_type: wanted one of {', '.join(limits.guide_types)}, got {(kind or '')[:40]!r}")
+    if kind in WITHOUT_GUIDE:
+        return Guide(kind, "")
+    if text is None:
+        raise RequestError(f"Assertion failed: guided_decoding_guide is present with the type {kind}")
+    return Guide(kind, text)
+
+
+def _text(tensors: Tensors, name: str, row: int, rows: int) -> str | None:
+    """A string of one batch row; None if the tensor is absent or empty."""
+    if name not in tensors or not tensors[name].size:
+        return None
+    if tensors[name].size != rows:
+        raise RequestError(f"Invalid size for tensor {name}")
+    value = tensors[name].reshape(-1)[row]
+    encoded = value.encode() if isinstance(value, str) else value
+    if len(encoded) > GUIDE_SIZE:
+        raise RequestError(f"{name}: at most {GUIDE_SIZE} bytes, got {len(encoded)}")
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name}: not UTF-8") from error
 
 
 def _check_gathered(request: Request, limits: Limits) -> None:

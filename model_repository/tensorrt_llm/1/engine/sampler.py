@@ -2,8 +2,9 @@
 
 In: FP32 [vocab_size] raw logits. Out: a token id.
 Order: repetition penalty, then presence and frequency penalty and bias (one vector), then bans, then temperature,
-top-k, top-p. It remembers only what costs O(1) per token to keep up. It does not know about batches: the same logits
-and the same seed give the same tokens, whoever else runs.
+top-k, top-p. With a guide only its tokens take part from the temperature on. It remembers only what costs O(1) per
+token to keep up. It does not know about batches: the same logits and the same seed give the same tokens, whoever else
+runs.
 """
 
 from __future__ import annotations
@@ -35,10 +36,22 @@ class Sampler:
         """Whether the token after `generated` ones is simply the largest logit, so that a batch can share one call."""
         return self._request.greedy and not self._adjusts and not self._bans_end(generated)
 
-    def choose(self, logits: np.ndarray, ids: list[int], generated: int) -> int:
-        """The next token. `ids` are prompt and answer so far. Raises ValueError if no token has a finite logit."""
-        if self._adjusts or self._bans_end(generated):
-            logits = self._adjusted(logits, ids, generated)
+    def choose(self, logits: np.ndarray, ids: list[int], generated: int, allowed: np.ndarray | None = None) -> int:
+        """The next token. `ids` are prompt and answer so far. Raises ValueError if no token has a finite logit.
+
+        `allowed`, if given, are the ids to choose from: the rest of the vocabulary is as if it did not exist. They
+        overrule min_tokens.
+        """
+        bans_end = allowed is None and self._bans_end(generated)
+        if self._adjusts or bans_end:
+            logits = self._adjusted(logits, ids, bans_end)
+        if allowed is not None:
+            if not len(allowed):
+                raise ValueError("no token is left to choose from")
+            return int(allowed[self._choose(logits[allowed])])
+        return self._choose(logits)
+
+    def _choose(self, logits: np.ndarray) -> int:
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             raise ValueError("no token is left to choose from")
@@ -60,7 +73,7 @@ class Sampler:
     def _bans_end(self, generated: int) -> bool:
         return self._request.end_id >= 0 and generated < self._request.min_tokens
 
-    def _adjusted(self, logits: np.ndarray, ids: list[int], generated: int) -> np.ndarray:
+    def _adjusted(self, logits: np.ndarray, ids: list[int], bans_end: bool) -> np.ndarray:
         adjusted = logits.copy() if self._offset is None else logits + self._offset
         if self._seen is not None:
             seen = self._seen.ids()
@@ -70,7 +83,7 @@ class Sampler:
         for prefix, last in self._prefixes:
             if ends_with(ids, prefix):
                 adjusted[last] = -np.inf
-        if self._bans_end(generated):
+        if bans_end:
             adjusted[self._request.end_id] = -np.inf
         return adjusted
 

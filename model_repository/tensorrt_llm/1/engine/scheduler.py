@@ -140,7 +140,9 @@ class Scheduler:
     def _admit(self) -> None:
         with self._changed:
             while self._waiting and len(self._running) < self._max_batch_size:
-                self._running.append(self._waiting.popleft())
+                sequence = self._waiting.popleft()
+                if sequence.status is Status.RUNNING:  # else it was cancelled before it came here
+                    self._running.append(sequence)
 
     def _plan(self, news: list[Progress]) -> list[Work]:
         """Every answer that grows, and prompts in the order they came, as many pieces as fit.
@@ -224,18 +226,19 @@ class Scheduler:
 
     def _sample(self, ready: list[Sequence], logits: np.ndarray) -> list[Progress]:
         """`logits` has one row per sequence. The largest one is found for the whole batch in one call."""
-        plain = [sequence.sampler.is_argmax(sequence.generated) for sequence in ready]
+        plain = [sequence.is_argmax() for sequence in ready]
         largest = logits.argmax(-1).tolist() if any(plain) else []
         now, news = self._clock_ns(), []
         for place, sequence in enumerate(ready):
             if sequence.status is not Status.RUNNING:
                 continue  # it failed along with another sequence of its request
             try:
-                token = largest[place] if plain[place] else sequence.sampler.choose(
-                    logits[place], sequence.ids, sequence.generated)
+                token = largest[place] if plain[place] else sequence.choose(logits[place])
                 if not math.isfinite(logits[place, token]):
                     raise ValueError("the model returned logits that are not finite")
                 news.append(_accept(sequence, token, logits[place], now))
+            except RequestError as error:
+                news += self._fail([s for s in self._running if s.owner is sequence.owner], str(error))
             except Exception as error:
                 _log.exception("sampling failed")
                 news += self._fail([s for s in self._running if s.owner is sequence.owner], _sampling_error(error))

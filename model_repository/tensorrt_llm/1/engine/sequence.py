@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .matcher import Matcher
 from .prefix_cache import TOKENS_PER_BLOCK, Block
 from .request import Request
 from .sampler import Sampler
@@ -88,7 +89,7 @@ class Sequence:
 
     __slots__ = (
         "owner", "request", "row", "index", "ids", "computed", "cache", "sampler", "status", "cum_log_prob", "times",
-        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks",
+        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks", "matcher",
     )
 
     def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int):
@@ -108,6 +109,7 @@ class Sequence:
         self.prompt_news: PromptNews | None = None  # what has not been told yet
         self.chain: list[Block] = []  # the prompt's blocks in the prefix cache, while it is being read
         self.reused_blocks = 0
+        self.matcher: Matcher | None = None  # set before the scheduler gets it, if the request has a guide
 
     @property
     def generated(self) -> int:
@@ -133,13 +135,30 @@ class Sequence:
         if self.index == 0 and (chain or self.request.prompt_log_probs):
             self.prompt_news = PromptNews(self.computed)
 
+    def is_argmax(self) -> bool:
+        """Whether the next token is simply the largest logit."""
+        return self.matcher is None and self.sampler.is_argmax(self.generated)
+
+    def choose(self, logits: np.ndarray) -> int:
+        """The next token."""
+        if self.matcher is None:
+            return self.sampler.choose(logits, self.ids, self.generated)
+        request, generated = self.request, self.generated
+        allowed = self.matcher.allowed(self.vocab_size, request.end_id, generated < request.min_tokens)
+        return self.sampler.choose(logits, self.ids, generated, allowed)
+
     def accept(self, token: int, log_prob: float, now_ns: int) -> Status:
-        """Appends a token, unless it is end_id. Stop words are looked for before the length (contract C)."""
+        """Appends a token, unless it is end_id or what a guide ends with.
+
+        Stop words are looked for before the length (contract C).
+        """
         self.cum_log_prob += log_prob
         self.times.last_token = now_ns
         self.times.first_token = self.times.first_token or now_ns
-        if token == self.request.end_id:
+        if token == self.request.end_id or self.matcher and token in self.matcher.ends:
             return Status.END_ID
+        if self.matcher:
+            self.matcher.commit(token)
         self.ids.append(token)
         self.sampler.record(token)
         if any(ends_with(self.ids, word) for word in self.request.stop_words):
@@ -149,5 +168,5 @@ class Sequence:
     def finish(self, status: Status) -> None:
         """Sets the last status and gives the cache back."""
         self.status = status
-        self.cache = None
+        self.cache = self.matcher = None
         self.chain = []

@@ -55,6 +55,7 @@ class Session:
     def __init__(self, now: float):
         self.last_poll = now
         self.poll: Poll | None = None
+        self.unanswered = 0  # submits; a caller need not poll while it waits for the answer to one
         self.live: dict[int, list[Sequence]] = {}  # by session_sequence_id; until all last records are polled
         self._open: dict[int, int] = {}  # sequence indices that have not ended, for each of these
         self._news: dict[Sequence, Progress] = {}
@@ -91,8 +92,16 @@ class Session:
         return self.poll.deadline if self.poll else None
 
     def add(self, number: int, sequences: list[Sequence]) -> None:
-        """Enters what a submit has started."""
+        """Enters what a submit is about to start."""
+        self.unanswered += 1
         self.live[number], self._open[number] = sequences, len(sequences)
+
+    def answer(self, number: int, accepted: bool, now: float) -> None:
+        """The submit is answered now: from now on the caller has to poll."""
+        self.unanswered -= 1
+        self.last_poll = max(self.last_poll, now)
+        if not accepted:
+            self.drop(number)
 
     def drop(self, number: int) -> list[Sequence]:
         """Takes it out again, without a record."""
@@ -143,7 +152,8 @@ class Sessions:
 
     def expire(self, now: float) -> list[Sequence]:
         """Forgets the sessions that have not polled for too long; their sequences, to be cancelled."""
-        dead = [key for key, s in self._by_id.items() if s.poll is None and now - s.last_poll > self._timeout]
+        dead = [key for key, s in self._by_id.items() if s.poll is None and not s.unanswered
+                and now - s.last_poll > self._timeout]
         sequences: list[Sequence] = []
         for key in dead:
             session = self._by_id.pop(key)

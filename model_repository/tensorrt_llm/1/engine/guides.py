@@ -1,0 +1,212 @@
+"""Guides of guided decoding -> llguidance's grammars and matchers.
+
+In: a guide's type and text, a checkpoint folder. Out: a grammar as text, a checked matcher, or GuideError.
+Every type is one row of TYPES. llguidance is imported when the first guide comes: an engine without guides never needs
+it; numpy is not imported, so that the process that tries guides out (guide_trial.py) starts fast. It does not know
+requests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FIRST_MASK_SECONDS = 0.5
+"""CPU time: a guide whose very first mask takes longer would hold up the batch at each token."""
+
+
+class Guide(NamedTuple):
+    """What an answer must look like, as the caller says it."""
+
+    type: str
+    text: str
+
+
+class GuideError(Exception):
+    """What is wrong with a guide, in one line."""
+
+
+def available(folder: str | None) -> tuple[str, ...]:
+    """The types that can be enforced with the checkpoint in this folder; none without its tokenizer."""
+    if folder is None or not Path(folder, "tokenizer.json").is_file() or not importlib.util.find_spec("llguidance"):
+        return ()
+    return tuple(TYPES)
+
+
+def load_tokenizer(folder: str) -> Any:
+    """An LLTokenizer; all end ids of the checkpoint end a grammar."""
+    import llguidance
+    text = Path(folder, "tokenizer.json").read_text(encoding="utf-8")
+    plain = llguidance.LLTokenizer(text)
+    ends = sorted(token for token in _end_ids(Path(folder), text) if 0 <= token < plain.vocab_size)
+    return llguidance.LLTokenizer(text, eos_token=ends) if ends else plain
+
+
+def to_grammar(guide: Guide, tokenizer: Any) -> str:
+    """Raises GuideError for what can be seen without compiling."""
+    try:
+        return TYPES[guide.type](guide.text, tokenizer)
+    except RecursionError:
+        raise GuideError("it is nested too deeply") from None
+    except (ValueError, AssertionError) as error:
+        raise GuideError(first_line(str(error))) from None
+
+
+def compile_grammar(grammar: str, tokenizer: Any) -> Any:
+    """An LLMatcher at its start, with the first mask computed once: copies of it find the lexer warm."""
+    import llguidance
+    matcher = llguidance.LLMatcher(
+        tokenizer, grammar, log_level=0, limits=llguidance.LLParserLimits(verbose_errors=False))
+    if matcher.is_error():
+        raise GuideError(first_line(matcher.get_error()))
+    started = time.thread_time()
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        raise GuideError(matcher_error(matcher))
+    if time.thread_time() - started > FIRST_MASK_SECONDS:
+        raise GuideError("it takes too long to enforce")
+    return matcher
+
+
+def matcher_error(matcher: Any) -> str:
+    """Why a matcher has given up, in one line."""
+    text = first_line(matcher.get_error())
+    return "no text can satisfy it" if text.startswith("NoExtension") else text
+
+
+def first_line(text: str) -> str:
+    """For callers: short, and without what llguidance appends for its developers."""
+    return next(iter(text.strip().splitlines()), "unknown error")[:200]
+
+
+# The types
+
+def _any_object(text: str, tokenizer: Any) -> str:
+    return _schema('{"type": "object"}', tokenizer)
+
+
+def _schema(text: str, tokenizer: Any) -> str:
+    import llguidance
+    schema = _load(text)
+    if not isinstance(schema, (dict, bool)):
+        raise GuideError("a JSON schema is an object")
+    return llguidance.LLMatcher.grammar_from_json_schema(text)
+
+
+def _regex(text: str, tokenizer: Any) -> str:
+    import llguidance
+    return llguidance.LLMatcher.grammar_from_regex(text)
+
+
+def _ebnf(text: str, tokenizer: Any) -> str:
+    import llguidance
+    return llguidance.grammar_from("gbnf", text)
+
+
+def _lark(text: str, tokenizer: Any) -> str:
+    import llguidance
+    return llguidance.LLMatcher.grammar_from_lark(text)
+
+
+def _llguidance(text: str, tokenizer: Any) -> str:
+    if not isinstance(_load(text), dict):
+        raise GuideError("a grammar of llguidance is a JSON object")
+    return text
+
+
+def _structural_tag(text: str, tokenizer: Any) -> str:
+    """Free text with tags whose content follows a schema, in the older form or as `triggered_tags`."""
+    import llguidance
+    tag = _load(text)
+    if not isinstance(tag, dict):
+        raise GuideError("a structural tag is a JSON object")
+    body = tag.get("format", tag)
+    if not isinstance(body, dict) or "format" in tag and body.get("type") != "triggered_tags":
+        raise GuideError("the only format known is triggered_tags")
+    for name in ("at_least_one", "stop_after_first"):
+        if body.get(name):
+            raise GuideError(f"{name} is not supported")
+    triggers: Any = body.get("triggers")
+    structures: Any = body.get("structures", body.get("tags"))
+    if not _filled(triggers, str) or not _filled(structures, dict):
+        raise GuideError("triggers and structures (or tags) must be lists that are not empty")
+    tags = [_tag(structure, triggers) for structure in structures]
+    # "<x>" is a special token only if this tokenizer has it.
+    special = all(_is_special(t, tokenizer) for t in triggers if t.startswith("<") and t.endswith(">"))
+    return llguidance.StructTag.to_grammar(tags, assume_special=special)
+
+
+def _tag(structure: dict[str, Any], triggers: list[str]) -> Any:
+    import llguidance
+    begin, end, content = structure.get("begin"), structure.get("end", ""), structure.get("content")
+    schema = structure.get("schema")
+    if isinstance(content, dict):
+        if content.get("type") != "json_schema":
+            raise GuideError("the only content of tags known is json_schema")
+        schema = content.get("json_schema")
+    if isinstance(schema, str):
+        schema = _load(schema)
+    if not isinstance(begin, str) or not isinstance(end, str) or not isinstance(schema, dict):
+        raise GuideError("each structure needs begin, schema and end")
+    trigger = next((trigger for trigger in triggers if begin.startswith(trigger)), None)
+    if not trigger:
+        raise GuideError(f"no trigger fits the beginning {begin[:60]!r}")
+    return llguidance.StructTag(trigger=trigger, begin=begin, grammar=schema, end=end)
+
+
+def _filled(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def _is_special(text: str, tokenizer: Any) -> bool:
+    ids = tokenizer.tokenize_str(text, parse_special=True)
+    return len(ids) == 1 and tokenizer.is_special_token(ids[0])
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise GuideError(f"it is not JSON: {first_line(str(error))}") from None
+
+
+TYPES: dict[str, Callable[[str, Any], str]] = {
+    "json": _any_object,
+    "json_schema": _schema,
+    "regex": _regex,
+    "ebnf_grammar": _ebnf,
+    "structural_tag": _structural_tag,
+    # Beyond the contract:
+    "lark_grammar": _lark,
+    "llguidance": _llguidance,
+}
+"""Value of `guided_decoding_guide_type` -> what makes a grammar of the guide."""
+
+WITHOUT_GUIDE = frozenset({"json"})
+"""Types that say everything by themselves."""
+
+
+# The end ids
+
+def _end_ids(folder: Path, tokenizer: str) -> set[int]:
+    """What the checkpoint's files call the end, as ids; several files may say different things, all of them count."""
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = _read(folder / name).get("eos_token_id")
+        ends.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
+    token = _read(folder / "tokenizer_config.json").get("eos_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    added = json.loads(tokenizer).get("added_tokens") or []
+    ends.update(entry["id"] for entry in added if entry["content"] == content)
+    return ends
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}

@@ -44,7 +44,7 @@ class Listen:
     port: int = 9000
     triton: str = "127.0.0.1:8000"
     workers: int = 1
-    max_body: str = "16m"
+    max_body: str = "4m"
     api_keys: Sequence[str] = ()
 
 

@@ -100,7 +100,7 @@ OPTIONS = (
     Option("--triton-grpc-port", port, None, "port of Triton's gRPC endpoints; without it they are off", "PORT"),
     Option("--api-key", str, None, "clients must send this key (several: separated by commas); prefer the variable, "
            "which no process listing shows", "KEY"),
-    Option("--max-body", size, "16m", "largest request body", "SIZE"),
+    Option("--max-body", size, "4m", "largest request body", "SIZE"),
     Option("--workers", positive, "1", "nginx worker processes", "N"),
     Option("--run-dir", str, None, "folder for logs, configurations and links; without it .run/PORT in the checkout",
            "DIR"),

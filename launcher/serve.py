@@ -16,7 +16,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -27,6 +27,7 @@ from launcher.repository import ENGINE_MODEL, FRONT_MODEL
 from launcher.stack import Settings, Stack, default_run_dir
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+KEY_OPTION_VARIABLE = f"{options.PREFIX}API_KEY"
 
 
 class StopRequested(BaseException):
@@ -84,7 +85,6 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         raise LaunchError("--sessions off needs --model: only an engine with sessions can tell where its tokenizer is.")
     if chosen.runner == "transformers" and importlib.util.find_spec("torch") is None:
         raise LaunchError(f"--runner transformers needs torch: {sys.executable} -m pip install torch.")
-    keys = [key.strip() for key in (chosen.api_key or "").split(",")]
     return Settings(
         run_dir=Path(chosen.run_dir) if chosen.run_dir else default_run_dir(chosen.port),
         host=chosen.host,
@@ -95,12 +95,20 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         parameters=parameters,
         instances=chosen.instances,
         sessions=chosen.sessions == "on",
-        api_keys=[key for key in keys if key],
+        api_keys=api_keys(chosen.api_key, os.environ),
         workers=chosen.workers,
         max_body=chosen.max_body,
         tritonserver=chosen.tritonserver,
         start_timeout_s=chosen.start_timeout,
     )
+
+
+def api_keys(given: str | None, environment: Mapping[str, str]) -> list[str]:
+    """The keys that clients may use. One that was asked for and is empty must not open the server to everybody."""
+    keys = [key.strip() for key in (given or "").split(",") if key.strip()]
+    if not keys and (given is not None or KEY_OPTION_VARIABLE in environment):
+        raise LaunchError(f"The API key is empty: give --api-key or {KEY_OPTION_VARIABLE} a value, or leave it out.")
+    return keys
 
 
 def hide_key(arguments: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ class Settings:
     sessions: bool = True
     api_keys: Sequence[str] = ()
     workers: int = 1
-    max_body: str = "16m"
+    max_body: str = "4m"
     tritonserver: str | None = None
     triton_arguments: Sequence[str] = ()
     start_timeout_s: float = 300

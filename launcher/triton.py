@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -123,8 +124,11 @@ class Triton:
         self.child.start_again()
 
     def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
+        server = self.child.pid
         self.child.stop(patience_s)
         remove_regions(self._region_prefix)
+        # What openai_bls keeps for all its instances; it tidies up by itself unless it is killed.
+        Path(tempfile.gettempdir(), f"openai_bls.{server}.refusals").unlink(missing_ok=True)
 
 
 def start(

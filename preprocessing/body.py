@@ -20,6 +20,7 @@ from preprocessing.messages import Message, Strict
 MAX_STOPS = 4  # OpenAI's own limit
 MAX_STOP_CHARS = 1024  # the held-back text per stream is bounded by this
 MAX_MESSAGES = 4096
+MAX_PROMPTS = 1024  # far above what a server allows (max_choices)
 MAX_N = 128  # OpenAI's own limit; the server's may be lower
 MAX_BIASES = 1024
 MAX_WORDS = 128  # bad words, stop token ids
@@ -170,6 +171,7 @@ def parse(endpoint: str, raw: bytes, *, ignore_unknown: bool = False) -> ChatBod
     """
     schema = SCHEMAS[endpoint]
     honoured = fields.check(decode(raw), schema.fields, ignore_unknown=ignore_unknown)
+    check_prompts(honoured.get("prompt"))
     try:
         body = schema.body.model_validate(honoured)
     except ValidationError as error:
@@ -179,6 +181,12 @@ def parse(endpoint: str, raw: bytes, *, ignore_unknown: bool = False) -> ChatBod
             raise invalid(f"'{rule.field}' is only allowed when {rule.needed}.", rule.field)
     assert isinstance(body, ChatBody | CompletionBody)
     return body
+
+
+def check_prompts(prompt: Any) -> None:
+    """Refuses a list of very many prompts before each of them is looked at. (A long list of numbers is one prompt.)"""
+    if isinstance(prompt, list) and len(prompt) > MAX_PROMPTS and isinstance(prompt[0], str | list):
+        raise invalid(f"'prompt' must have at most {MAX_PROMPTS} item(s).", "prompt")
 
 
 def decode(raw: bytes) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def test_chat_names_the_field_at_fault(param: str, message: str, changes: dict[s
 
 
 COMPLETION_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("prompt", "at most 1024", {"prompt": ["a"] * 2000}),
     ("best_of", "at least 'n'", {"best_of": 1, "n": 2}),
     ("best_of", "'stream' is false", {"best_of": 2, "stream": True}),
     ("max_tokens", "at least 1", {"max_tokens": 0}),

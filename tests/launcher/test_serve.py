@@ -60,6 +60,12 @@ def test_the_transformers_runner_needs_torch(monkeypatch: pytest.MonkeyPatch) ->
         settings("--runner", "transformers")
 
 
+@pytest.mark.parametrize("given", ["", ",", " "])
+def test_an_empty_key_does_not_open_the_server(given: str) -> None:
+    with pytest.raises(LaunchError, match="API key is empty"):
+        settings("--api-key", given)
+
+
 def test_several_keys() -> None:
     assert settings("--api-key", "a, b,").api_keys == ["a", "b"]
 

@@ -177,6 +177,8 @@ class Engine:
         return None
 
     def _sequences(self, owner: Any, requests: list[Request]) -> list[Sequence]:
+        """Raises RequestError for more of them than there could ever be room for, before they are made."""
+        self._scheduler.check_room(sum(request.num_sequences for request in requests))
         now = time.monotonic_ns()
         return [Sequence(owner, request, row, index, self.limits.vocab_size, now)
                 for row, request in enumerate(requests) for index in range(request.num_sequences)]
@@ -212,7 +214,7 @@ class Engine:
             time.sleep(SWEEP_INTERVAL)
             self._forget_done()
             for answer in list(self._answers):
-                if answer.channel.is_cancelled():
+                if _is_gone(answer.channel):
                     self._scheduler.cancel(answer.sequences)
             with self._courier.lock() as now:
                 dead = self._sessions.expire(now)
@@ -239,6 +241,15 @@ def limits_of(runner: Runner, settings: Settings) -> Limits:
         context_logits=settings.gather_context_logits, generation_logits=settings.gather_generation_logits,
         exclude_input=settings.exclude_input_in_output,
     )
+
+
+def _is_gone(channel: Channel) -> bool:
+    """Whether a caller has left. One that cannot be asked is as good as gone; the others are asked all the same."""
+    try:
+        return channel.is_cancelled()
+    except Exception:
+        _log.exception("a caller could not be asked whether it has left")
+        return True
 
 
 def _mailbox(progress: Progress) -> Mailbox:

@@ -20,6 +20,9 @@ import numpy as np
 TOKENS_PER_BLOCK = 64
 """Unit of reuse, and of the figures about the cache; the caches of sequences themselves are contiguous."""
 
+MOST_BYTES = 256 * 1024 * 1024
+"""Large models take a megabyte for a few tokens, so the number of tokens alone is no bound of memory."""
+
 _Key = tuple[int, bytes]  # number of the block before, tokens
 
 
@@ -35,12 +38,13 @@ class Block:
 
 
 class PrefixCache:
-    """Keeps at most `tokens` tokens; 0 = nothing."""
+    """Keeps at most `tokens` tokens (0 = nothing), and MOST_BYTES."""
 
     def __init__(self, tokens: int):
         self._most = tokens // TOKENS_PER_BLOCK
         self._blocks: OrderedDict[_Key, Block] = OrderedDict()  # least recently used first
         self._numbers = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -75,6 +79,7 @@ class PrefixCache:
 
     def _new(self, key: _Key, saved: Any) -> Block:
         self._numbers += 1
+        self._bytes += _size(saved)
         block = self._blocks[key] = Block(key, self._numbers, saved)
         return block
 
@@ -84,14 +89,20 @@ class PrefixCache:
             self._blocks.move_to_end(block.key)
 
     def _shrink(self) -> None:
-        while len(self._blocks) > self._most:
+        while len(self._blocks) > self._most or self._bytes > MOST_BYTES:
             _, block = self._blocks.popitem(last=False)
+            self._bytes -= _size(block.saved)
             block.saved = None  # sequences may still hold the block itself
 
 
 def blocks(tokens: int) -> int:
     """Blocks that so many positions take."""
     return -(-tokens // TOKENS_PER_BLOCK)
+
+
+def _size(saved: Any) -> int:
+    """Bytes of a copy: a tuple of arrays."""
+    return sum(getattr(array, "nbytes", 0) for array in saved) if isinstance(saved, tuple) else 0
 
 
 def _key(chain: list[Block], tokens: list[int]) -> _Key:

@@ -67,12 +67,15 @@ class Scheduler:
     def submit(self, sequences: list[Sequence]) -> None:
         """All of them or none: raises RequestError if the queue has no room."""
         with self._changed:
-            room = self._max_queue_size + max(0, self._max_batch_size - len(self._running)) - len(self._waiting)
-            if self._max_queue_size and len(sequences) > room:
-                raise RequestError(
-                    f"Maximum queue size of {self._max_queue_size} has been reached, please try again later")
+            self.check_room(len(sequences))
             self._waiting.extend(sequences)
             self._changed.notify_all()
+
+    def check_room(self, count: int) -> None:
+        """Raises RequestError if the queue has no room for so many sequences now."""
+        room = self._max_queue_size + max(0, self._max_batch_size - len(self._running)) - len(self._waiting)
+        if self._max_queue_size and count > room:
+            raise RequestError(f"Maximum queue size of {self._max_queue_size} has been reached, please try again later")
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
         """Ends them at the next step; those that have ended already are left alone."""

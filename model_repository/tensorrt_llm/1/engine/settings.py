@@ -28,7 +28,7 @@ class Settings:
     prefill_chunk: int = 256  # prompt tokens in one step
     kv_cache_reuse_tokens: int = 65536  # of prompts, kept for others that begin alike; 0 = off
     exclude_input_in_output: bool = False
-    session_timeout_ms: int = 5000
+    session_timeout_ms: int = 30_000
     poll_wait_ms: int = 20
     step_interval_ms: float = 0.0  # a minimum, for demonstrations and tests
     gather_context_logits: bool = True

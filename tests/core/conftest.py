@@ -6,7 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from preprocessing.model import Model
-from preprocessing.tokenizer import load
+from preprocessing.tokenizer import Tokenizer, load
 from tests.core import vocabularies
 
 
@@ -29,3 +29,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(folder: Path) -> Model:
     return Model(name="m", tokenizer=load(folder), max_model_len=100, created=1700000000)
+
+
+@pytest.fixture(scope="session", params=vocabularies.KINDS)
+def any_model(request: pytest.FixtureRequest) -> Model:
+    """A model of each kind of vocabulary."""
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=vocabularies.tokenizer(request.param),
+        bos_token="<s>",
+        eos_token="<|end|>",
+        chat_template=vocabularies.CHAT_TEMPLATE,
+    )
+    return Model(name="m", tokenizer=Tokenizer(fast, [3]), max_model_len=200, created=1700000000)

@@ -215,16 +215,18 @@ def cuts(draw: st.DrawFn, length: int) -> list[int]:
     return sorted(draw(st.sets(st.integers(0, length), max_size=8)) | {0, length})
 
 
+@pytest.mark.parametrize("skip", [True, False])
 @given(data=st.data())
-def test_grouping_never_changes_the_answer(model: Model, data: st.DataObject) -> None:
+def test_grouping_never_changes_the_answer(any_model: Model, skip: bool, data: st.DataObject) -> None:
+    model = any_model
     size = model.tokenizer.vocab_size
     tokens = data.draw(st.lists(st.integers(0, size - 1), max_size=40))
     stop = data.draw(st.lists(st.sampled_from(["e", "ll", "\n", " t", "日"]), max_size=3, unique=True))
     status = data.draw(st.sampled_from([Status.LENGTH, Status.END_ID]))
-    whole = json.loads(run(answer(model, stop=stop), [tokens], status))
+    whole = json.loads(run(answer(model, stop=stop, skip_special_tokens=skip), [tokens], status))
     edges = data.draw(cuts(len(tokens)))
     groups = [tokens[a:b] for a, b in zip(edges, edges[1:], strict=False)] or [[]]
-    made = answer(model, stream=True, stop=stop, stream_options={"include_usage": True})
+    made = answer(model, stream=True, stop=stop, skip_special_tokens=skip, stream_options={"include_usage": True})
     out = made.open()
     for at, group in enumerate(groups):
         out += made.push(Event(group, status if at == len(groups) - 1 else Status.RUNNING))

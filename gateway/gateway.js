@@ -7,6 +7,8 @@ import crypto from 'crypto';
 
 const EVENT_END = '\n\n';
 const EVENT_START = 'data: ';
+// What stands before the text in Triton's answers.
+const RESPONSE = ',"response":';
 // How an error object of openai_bls begins.
 const ERROR_OBJECT = '{"error":';
 // Stands for a whole answer that failed after its status was sent; no JSON begins so.
@@ -111,13 +113,13 @@ function unwrap(r, data, flags) {
     let start = 0;
     let end;
     while ((end = text.indexOf(EVENT_END, start)) >= 0) {
-        let response = unwrapEvent(r.status, text.substring(start, end));
+        let response = unwrapEvent(r.status, text, start, end);
         if (response === FAILED) {
             // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so: clients
             // report a broken connection and try again, where they would take an error for an answer without choices.
             throw new Error('an answer failed after its status was sent');
         }
-        out += response;
+        out = out ? out + response : response;
         start = end + EVENT_END.length;
     }
     if (waiting || start < text.length) {
@@ -135,19 +137,25 @@ function unwrapError(r, text, flags) {
         return;
     }
     r.variables.unfinished_event = '';
-    r.sendBuffer(unwrapEvent(r.status, text), flags);
+    r.sendBuffer(unwrapEvent(r.status, text, 0, text.length), flags);
 }
 
-/** The text inside one of Triton's answers. What is not from openai_bls itself is not for clients. */
-function unwrapEvent(status, event) {
+/**
+ * The text inside one of Triton's answers, from `start` to `end`. What is not from openai_bls itself is not for clients.
+ * njs frees nothing before the request ends, so only the text itself is cut out and parsed.
+ */
+function unwrapEvent(status, text, start, end) {
+    let at = text.indexOf(RESPONSE, start);
+    if (at >= 0 && at < end) {
+        let close = text.lastIndexOf('}', end);
+        return JSON.parse(text.substring(at + RESPONSE.length, close));
+    }
     let answer = {};
     try {
+        let event = text.substring(start, end);
         answer = JSON.parse(event.startsWith(EVENT_START) ? event.substring(EVENT_START.length) : event);
     } catch (e) {
         // Falls through: an answer that cannot be read is an error.
-    }
-    if (typeof answer.response === 'string') {
-        return answer.response;
     }
     let error = answer.error || '';
     if (error.startsWith(ERROR_OBJECT)) {
@@ -163,7 +171,7 @@ async function refused(r) {
     let body = '';
     try {
         let reply = await r.subrequest('/internal/recall');
-        let refusal = JSON.parse(unwrapEvent(reply.status, reply.responseText));
+        let refusal = JSON.parse(unwrapEvent(reply.status, reply.responseText, 0, reply.responseText.length));
         status = refusal.status || status;
         body = refusal.body || '';
     } catch (e) {

@@ -70,4 +70,4 @@ class Upstream:
 
 def event(response: str) -> bytes:
     answer = {"model_name": "openai_bls", "model_version": "1", "response": response}
-    return b"data: " + json.dumps(answer).encode() + b"\n\n"
+    return b"data: " + json.dumps(answer, separators=(",", ":")).encode() + b"\n\n"  # compact, as Triton writes it

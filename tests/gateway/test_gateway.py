@@ -191,6 +191,14 @@ def test_routes_have_aliases(url: str, upstream: Upstream, method: str, path: st
     assert upstream.body["endpoint"] == endpoint
 
 
+@pytest.mark.parametrize("path", ["/health/ready", "/health", "/v1/health"])
+def test_health_is_tritons(url: str, upstream: Upstream, path: str) -> None:
+    assert requests.get(url + path, timeout=TIMEOUT).status_code == 200
+    assert upstream.received[-1][0] == "GET /v2/health/ready HTTP/1.1"
+    upstream.status = "400 Bad Request"  # what Triton says when it is not ready
+    assert requests.get(url + path, timeout=TIMEOUT).status_code == 503
+
+
 def test_models(url: str, upstream: Upstream) -> None:
     upstream.events('{"object":"list"}')
     assert requests.get(url + "/v1/models", timeout=TIMEOUT).json() == {"object": "list"}

@@ -18,7 +18,9 @@ const MAX_PARSED = 1048576;
 // Names that may go into Triton's request id, headers and logs.
 const SAFE_NAME = /^[A-Za-z0-9._-]{1,128}$/;
 // A member with a name of six letters, perhaps escaped ones, that is true: "stream" is the one that is looked for.
-const STREAM_MEMBER = /"(?:[a-z]|\\u00[0-9a-fA-F]{2}){6}"\s*:\s*true/;
+const TRUE_MEMBER = /"(?:[a-z]|\\u00[0-9a-fA-F]{2}){6}"\s*:\s*true/;
+// The same, spelled out: what counts where the body is not parsed.
+const STREAM_MEMBER = /"stream"\s*:\s*true/;
 const RETRY_AFTER = {429: '1', 503: '2'};
 
 // Errors that nginx finds by itself: [type, code, message].
@@ -67,21 +69,21 @@ function keyHash(r) {
 }
 
 /**
- * Whether the body asks for a stream. Quotes inside JSON strings are escaped, so the first test finds members of that name
- * only; parsing tells those of the outermost object from nested ones. (njs refuses deep nesting: then the first test counts.)
+ * Whether the body asks for a stream. Quotes inside JSON strings are escaped, so the tests find members only; parsing tells
+ * those of the outermost object from nested ones. A very large body is not parsed, and njs refuses deep nesting.
  */
 function wantsStream(body) {
-    if (!STREAM_MEMBER.test(body)) {
+    if (!TRUE_MEMBER.test(body)) {
         return false;
     }
-    if (body.length > MAX_PARSED) {
-        return true;
+    if (body.length <= MAX_PARSED) {
+        try {
+            return JSON.parse(body).stream === true;
+        } catch (e) {
+            // Falls through: nested too deep.
+        }
     }
-    try {
-        return JSON.parse(body).stream === true;
-    } catch (e) {
-        return true;
-    }
+    return STREAM_MEMBER.test(body);
 }
 
 /** Response headers: the type that the client expects. The length changes with the wrapping. */

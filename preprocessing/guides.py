@@ -118,7 +118,7 @@ def from_format(response_format: Mapping[str, Any] | None) -> Iterator[tuple[str
     if response_format is None:
         return
     kind = response_format.get("type")
-    if kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in FORMATS:
         wanted = ", ".join(f"'{name}'" for name in FORMATS)
         raise invalid(f"'response_format.type' must be one of {wanted}.", "response_format.type")
     member, source = FORMATS[kind]
@@ -167,7 +167,7 @@ def check(guide: Guide, field: str) -> None:
 
 
 def check_schema(schema: Any, field: str) -> None:
-    """Depth, and references that lead to nothing but themselves: neither is found by the checker."""
+    """Depth, and references that lead to nothing but themselves, which compilers take for anything at all."""
     pending = [(schema, 1)]
     while pending:
         node, depth = pending.pop()

@@ -67,6 +67,7 @@ def deep(levels: int) -> dict[str, Any]:
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {}}, "response_format.type", "must be one of"),
     ({"response_format": {"type": "xml"}}, "response_format.type", "must be one of"),
+    ({"response_format": {"type": ["text"]}}, "response_format.type", "must be one of"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "an object"),
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name", "a string"),
     ({"response_format": openai_format([])}, "response_format.json_schema.schema", "an object"),

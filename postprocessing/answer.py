@@ -52,7 +52,7 @@ class Answer:
     ) -> None:
         self._generation = generation
         self._identity = identity
-        self._shape = shapes.CHAT if generation.chat else shapes.COMPLETION
+        self._shape = shapes.shape_of(chat=generation.chat)
         self._render = renderer(generation, vocabulary)
         self._echoes = [Echo(tokenizer.backend, prompt, generation) for prompt in generation.prompts]
         self._candidates = [

@@ -7,18 +7,18 @@ invalid bytes and everything around them is kept; decoding all at once may blot 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from postprocessing.vocabulary import BYTE_TOKEN
 
 # The ids before the answer decide whether its first word keeps its leading space; a few are enough.
 PROMPT_TAIL = 6
 # A character has at most 4 bytes, so at most 4 byte tokens; a longer silence is invalid UTF-8 that no later token
 # completes.
 MAX_PENDING = 8
-BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # how vocabularies with byte fallback name their bytes
 REPLACEMENT = "\ufffd"
 
 

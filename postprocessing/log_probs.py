@@ -19,7 +19,7 @@ class Entry(NamedTuple):
 
     Attributes:
         log_prob: None for a prompt's first token, which nothing precedes.
-        start, end: where its text is, in characters of the answer (of prompt and answer in `rendered` for completions).
+        start, end: where its text is, in characters: of the answer for chat, of prompt and answer for completions.
     """
 
     token: int

@@ -91,6 +91,10 @@ COMPLETION = Shape(
 )
 
 
+def shape_of(*, chat: bool) -> Shape:
+    return CHAT if chat else COMPLETION
+
+
 class Chunks:
     """Renders the server-sent events of one choice of a streamed answer.
 

@@ -7,7 +7,7 @@ import re
 
 from tokenizers import Tokenizer
 
-BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # how vocabularies with byte fallback name their bytes
 
 
 @functools.cache

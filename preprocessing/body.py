@@ -205,7 +205,6 @@ MESSAGES: dict[str, str] = {
     "missing": "Missing required field '{field}'.",
     "tool_call_id_required": "'{field}' needs a 'tool_call_id'.",
     "not_of_role": "'{field}.{member}' is not allowed with the role '{role}'.",
-    "greater_than": "'{field}' must be greater than {gt}; got {input}.",
     "dict_type": "'{field}' must be an object; got {input}.",
     "content_required": "'{field}' needs a 'content'.",
     "extra_forbidden": "Unknown field: '{field}'.",

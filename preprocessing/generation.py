@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preprocessing.body import MAX_WORDS, Body, ChatBody, CompletionBody, parse
+from preprocessing.body import Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
 from preprocessing.guides import STRUCTURED, Guide, guide
 from preprocessing.model import Model
@@ -310,7 +310,7 @@ def bad_words(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
             ids = tokenizer.encode(text, add_special_tokens=False)
             if ids and ids not in found:
                 found.append(ids)
-    return found[: 2 * MAX_WORDS]
+    return found
 
 
 def constraint(body: Body, guide_types: Sequence[str]) -> Guide | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -69,7 +68,6 @@ class Server:
         self._settings = settings
         self._engine = Engine(settings.engine)
         self._served: Served | None = None
-        self._connecting = threading.Lock()
         self._refusals = Refusals.of_this_server()
         self._pool = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
         # A tokenizer that is named is loaded now, so that a wrong one shows when the model loads.
@@ -117,17 +115,15 @@ class Server:
             call.fail(INTERNAL_ERROR)
 
     def _connect(self) -> None:
-        with self._connecting:
-            if self._served is not None:
-                return
-            about = hello(self._engine)
-            model = self._model(about or {})
-            transport: Transport = SingleTransport(self._engine) if about is None else SessionTransport(self._engine)
-            self._served = Served(model, Vocabulary(model.tokenizer.backend), transport, fingerprint(model))
-            pb_utils.Logger.log_info(
-                f"openai_bls: serving '{model.name}' from '{self._settings.engine}', "
-                f"{'one request per instance' if about is None else 'sessions'}, context {model.max_model_len} tokens"
-            )
+        """Asks the engine what it is. Triton calls a model from one thread, so this happens once."""
+        about = hello(self._engine)
+        model = self._model(about or {})
+        transport: Transport = SingleTransport(self._engine) if about is None else SessionTransport(self._engine)
+        self._served = Served(model, Vocabulary(model.tokenizer.backend), transport, fingerprint(model))
+        pb_utils.Logger.log_info(
+            f"openai_bls: serving '{model.name}' from '{self._settings.engine}', "
+            f"{'one request per instance' if about is None else 'sessions'}, context {model.max_model_len} tokens"
+        )
 
     def _model(self, about: dict[str, Any]) -> Model:
         """What is configured, else what the engine says, else what the model's folder says."""
@@ -174,8 +170,8 @@ class Server:
 
 
 def identity(generation: Generation, fingerprint: str) -> Identity:
-    shape = shapes.CHAT if generation.chat else shapes.COMPLETION
-    return Identity(shape.id_prefix + uuid.uuid4().hex, int(time.time()), generation.model, fingerprint)
+    prefix = shapes.shape_of(chat=generation.chat).id_prefix
+    return Identity(prefix + uuid.uuid4().hex, int(time.time()), generation.model, fingerprint)
 
 
 def fingerprint(model: Model) -> str:

@@ -1,0 +1,1 @@
+"""The small chat model that the embedded engine serves by default: its data, its training, its evaluation."""

@@ -7,6 +7,7 @@ nothing. Streamed and whole answers go the same way and differ in the last step 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,12 @@ from postprocessing.choice import Choice, Piece
 from postprocessing.detokenizer import Detokenizer
 from postprocessing.echo import Echo
 from postprocessing.events import Event, Status
+from postprocessing.interpreter import Interpreter
 from postprocessing.log_probs import Entry
+from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reasoning, merged
 from postprocessing.shapes import Chunks, Identity, Usage
 from postprocessing.stop import StopStrings
+from postprocessing.tool_calls.families import new_id
 from postprocessing.vocabulary import Vocabulary
 from preprocessing.errors import OpenAIError
 from preprocessing.generation import Generation, Prompt
@@ -26,12 +30,20 @@ from preprocessing.tokenizer import Tokenizer
 
 @dataclass(slots=True)
 class Candidate:
-    """A choice, how its chunks are rendered, and what it holds for a whole answer."""
+    """A choice, how its chunks are rendered, and what it holds: all for a whole answer, little for a streamed one.
+
+    Attributes:
+        deltas: of a whole answer.
+        entries: log probs that have not been sent.
+        call_ids: the ids of its tool calls, in their order.
+        opened: whether its first text is out.
+    """
 
     choice: Choice
     chunks: Chunks
-    texts: list[str] = field(default_factory=list)
+    deltas: list[Delta] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    call_ids: list[str] = field(default_factory=list)
     opened: bool = False
 
     @property
@@ -109,13 +121,26 @@ class Answer:
             prompt_tokens=sum(len(prompt.ids) for prompt in self._generation.prompts),
             completion_tokens=sum(candidate.choice.tokens for candidate in self._candidates),
             cached_tokens=self._cached,
+            reasoning_tokens=sum(candidate.choice.reasoning_tokens for candidate in self._candidates)
+            if self._generation.reading.style
+            else None,
         )
 
     def _candidate(self, tokenizer: Tokenizer, prompt: Prompt, index: int, echo: Echo) -> Candidate:
         generation = self._generation
         choice = Choice(
-            Detokenizer(tokenizer.backend, prompt.ids, skip_special_tokens=generation.skip_special_tokens),
+            Detokenizer(
+                tokenizer.backend,
+                prompt.ids,
+                skip_special_tokens=generation.skip_special_tokens,
+                kept={
+                    tokenizer.special_ids[marker]: marker
+                    for marker in generation.reading.markers
+                    if marker in tokenizer.special_ids
+                },
+            ),
             StopStrings(generation.stops, include=generation.include_stop),
+            Interpreter(generation.reading),
             frozenset(generation.end_ids + generation.stop_ids),
             generation.sampling.min_tokens,
             prompt.max_tokens,
@@ -135,21 +160,49 @@ class Answer:
             return piece
         candidate.opened = True
         echo = self._echoes[event.prompt]
-        return Piece(echo.text + piece.text, echo.entries + piece.entries)
+        return Piece(merged([Content(echo.text), *piece.deltas]), echo.entries + piece.entries)
 
     def _chunk(self, candidate: Candidate, piece: Piece, ended_before: bool) -> bytes:
         out = self.open()
         if ended_before:
             return out
         usage = self._usage_so_far()
-        if piece.text or piece.entries or candidate.choice.finish_reason is not None:
+        reason = candidate.choice.finish_reason
+        candidate.entries += piece.entries
+        deltas = self._shown(piece.deltas)
+        if candidate.entries and not deltas and (reason or not self._generation.reading.holds):
+            deltas = [Content("")]  # log probs of tokens that have no text of their own
+        if deltas or reason:
             out += self._first(candidate)
-        if piece.text or piece.entries:
-            told = self._render(piece.entries) if self._render and piece.entries else None
-            out += candidate.chunks.text(piece.text, told, usage)
-        if candidate.choice.finish_reason is not None:
-            out += candidate.chunks.closing(candidate.choice.finish_reason, usage)
-        return out
+        for delta in deltas:
+            told = self._render(candidate.entries) if self._render and candidate.entries else None
+            candidate.entries = []
+            out += self._rendered(candidate, delta, told, usage)
+        return out + candidate.chunks.closing(reason, usage) if reason else out
+
+    def _shown(self, deltas: list[Delta]) -> list[Delta]:
+        """Without the thoughts, if the client does not want to see them."""
+        if self._generation.reading.show_reasoning:
+            return deltas
+        return [delta for delta in deltas if not isinstance(delta, Reasoning)]
+
+    def _rendered(
+        self, candidate: Candidate, delta: Delta, told: dict[str, Any] | None, usage: Usage | None
+    ) -> bytes:
+        """The chunk of a delta."""
+        chunks = candidate.chunks
+        if isinstance(delta, Content):
+            return chunks.text(delta.text, told, usage)
+        if isinstance(delta, Reasoning):
+            return chunks.reasoning(delta.text, self._generation.reading.names, told, usage)
+        if isinstance(delta, CallOpened):
+            return chunks.call(delta.number, self._new_call(candidate), delta.name, told, usage)
+        return chunks.arguments(delta.number, delta.text, told, usage)
+
+    def _new_call(self, candidate: Candidate) -> str:
+        family = self._generation.reading.family
+        candidate.call_ids.append(new_id(family.call_id if family else "openai"))
+        return candidate.call_ids[-1]
 
     def _first(self, candidate: Candidate) -> bytes:
         """Clients take an answer's first chunk for choice 0: if another one is ahead, an empty chunk makes it so."""
@@ -159,7 +212,7 @@ class Answer:
         return self._candidates[0].chunks.text("", None, self._usage_so_far())
 
     def _keep(self, candidate: Candidate, piece: Piece) -> bytes:
-        candidate.texts.append(piece.text)
+        candidate.deltas += piece.deltas
         candidate.entries += piece.entries
         return b""
 
@@ -185,7 +238,26 @@ class Answer:
     def _whole_choice(self, index: int, candidate: Candidate) -> dict[str, Any]:
         assert candidate.choice.finish_reason is not None
         told = self._render(candidate.entries) if self._render else None
-        return shapes.whole_choice(self._shape, index, "".join(candidate.texts), told, candidate.choice.finish_reason)
+        return shapes.whole_choice(index, self._said(candidate), told, candidate.choice.finish_reason)
+
+    def _said(self, candidate: Candidate) -> dict[str, Any]:
+        deltas = merged(self._shown(candidate.deltas))
+        content = joined(deltas, Content)
+        if not self._generation.chat:
+            return {"text": content}
+        thought = joined(deltas, Reasoning)
+        names = self._generation.reading.names if thought else ()
+        arguments = {delta.number: delta.text for delta in deltas if isinstance(delta, CallArguments)}
+        calls = [
+            shapes.tool_call(self._new_call(candidate), delta.name, arguments.get(delta.number, ""))
+            for delta in deltas
+            if isinstance(delta, CallOpened)
+        ]
+        return {"message": shapes.message(content, dict.fromkeys(names, thought), calls)}
+
+
+def joined(deltas: Sequence[Delta], kind: type[Content] | type[Reasoning]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, kind))
 
 
 def renderer(generation: Generation, vocabulary: Vocabulary) -> log_probs.Renderer | None:

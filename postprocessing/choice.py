@@ -1,4 +1,4 @@
-"""One sequence of an answer: its tokens' way to text, with stop strings, log probs and the reason why it ended."""
+"""One sequence of an answer: its tokens' way to text and its meaning, with stop strings, log probs and why it ended."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import NamedTuple
 from postprocessing import engine_errors
 from postprocessing.detokenizer import Detokenizer
 from postprocessing.events import Event, Status
+from postprocessing.interpreter import Interpreter
 from postprocessing.log_probs import Entry, Waiting
+from postprocessing.reader import Delta, merged
 from postprocessing.stop import StopStrings
 
 FINISH_REASONS = {Status.END_ID: "stop", Status.STOP_WORDS: "stop", Status.LENGTH: "length"}
 
 
 class Piece(NamedTuple):
-    """Text that is ready to be shown, and the log probs of its tokens (if they are wanted)."""
+    """What is ready to be shown, and the log probs of its tokens (if they are wanted)."""
 
-    text: str
+    deltas: list[Delta]
     entries: list[Entry]
 
 
@@ -24,6 +26,7 @@ class Choice:
     """State of one sequence.
 
     Args:
+        interpreter: says what the text means.
         ends: token ids that end the text and are not shown.
         min_tokens: before so many, the tokens in `ends` end nothing.
         max_tokens: 0 if no new text is wanted at all.
@@ -39,6 +42,7 @@ class Choice:
         self,
         detokenizer: Detokenizer,
         stop: StopStrings,
+        interpreter: Interpreter,
         ends: frozenset[int],
         min_tokens: int,
         max_tokens: int,
@@ -47,6 +51,7 @@ class Choice:
         offset: int = 0,
     ) -> None:
         self._detokenizer = detokenizer
+        self._interpreter = interpreter
         self._stop = stop
         self._ends = ends
         self._min_tokens = min_tokens
@@ -58,6 +63,11 @@ class Choice:
         self.cumulative = 0.0
         self.finish_reason: str | None = None
 
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens were part of a thought."""
+        return self._interpreter.reasoning_tokens
+
     def push(self, event: Event) -> Piece:
         """Takes the engine's news.
 
@@ -65,30 +75,37 @@ class Choice:
             OpenAIError: the event is an error, in words fit for the client.
         """
         if self.finish_reason is not None:
-            return Piece("", [])
-        text = self._text(event) if self._max_tokens else self._end("length")
+            return Piece([], [])
+        deltas: list[Delta] = []
+        length = self._read_tokens(event, deltas) if self._max_tokens else self._end("length", deltas)
         if event.status is not Status.RUNNING and self.finish_reason is None:
             if event.status not in FINISH_REASONS:
                 raise engine_errors.translate(event)
-            text += self._end(FINISH_REASONS[event.status])
-        return Piece(text, self._entries(text))
+            length += self._end(FINISH_REASONS[event.status], deltas)
+        return Piece(merged(deltas), self._entries(length))
 
-    def _text(self, event: Event) -> str:
-        """Text of the event's tokens, up to where the answer ends by itself."""
-        pieces = []
+    def _read_tokens(self, event: Event, deltas: list[Delta]) -> int:
+        """Reads the event's tokens, up to where the answer ends by itself; the length of their text."""
+        length = 0
         for at, token in enumerate(event.tokens):
             if token in self._ends and self.tokens >= self._min_tokens:
-                pieces.append(self._end("stop"))
+                length += self._end("stop", deltas)
                 break
             self.tokens += 1
             piece = self._detokenizer.push(token)
             if event.log_probs:
                 self._note(event, at, len(piece))
-            pieces.append(self._stop.push(piece))
-            if self._stop.matched is not None:
-                self.finish_reason = "stop"
+            text = self._stop.push(piece)
+            length += len(text)
+            deltas += self._interpreter.push_token(text)
+            if self._stop.matched is not None or self._interpreter.complete:
+                self._finish("stop", deltas)
                 break
-        return "".join(pieces)
+        return length
+
+    def _finish(self, reason: str, deltas: list[Delta]) -> None:
+        deltas += self._interpreter.finish()
+        self.finish_reason = self._interpreter.finish_reason(reason)
 
     def _note(self, event: Event, at: int, length: int) -> None:
         """Notes a token's log probs. Parts of a character have the place of the whole, which the last part brings."""
@@ -107,22 +124,23 @@ class Choice:
         self._unfinished = []
         self._read += length
 
-    def _end(self, reason: str) -> str:
-        """The text that was still held back. It may complete a stop string, which then is the reason."""
+    def _end(self, reason: str, deltas: list[Delta]) -> int:
+        """Reads the text that was still held back; its length. If it completes a stop string, that is the reason."""
         rest = self._detokenizer.finish()
         if self._waiting is not None:
             self._place(len(rest))
         text = self._stop.push(rest)
         if self._stop.matched is None:
             text += self._stop.finish()
-        self.finish_reason = reason if self._stop.matched is None else "stop"
-        return text
+        deltas += self._interpreter.push(text)
+        self._finish(reason if self._stop.matched is None else "stop", deltas)
+        return len(text)
 
-    def _entries(self, text: str) -> list[Entry]:
+    def _entries(self, length: int) -> list[Entry]:
         if self._waiting is None:
             return []
-        self._shown += len(text)
+        self._shown += length
         if self.finish_reason is not None:
             return self._waiting.rest(self._shown if self._stop.matched is not None else None)
         # Without text nothing is sent, so the entry of a character's first part waits for the others.
-        return self._waiting.shown(self._shown) if text else []
+        return self._waiting.shown(self._shown) if length else []

@@ -7,7 +7,7 @@ invalid bytes and everything around them is kept; decoding all at once may blot 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -29,13 +29,20 @@ class Detokenizer:
         tokenizer: the model's own; the stream is stepped with it.
         prompt_ids: the prompt, of which the last few ids are the context of the first token.
         skip_special_tokens: special tokens have no text.
+        kept: special tokens that have their text all the same.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), *, skip_special_tokens: bool = True
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        *,
+        skip_special_tokens: bool = True,
+        kept: Mapping[int, str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
+        self._kept = kept or {}
         self._context = list(prompt_ids[-PROMPT_TAIL:])
         self._anchor = self._context
         self._pending: list[int] = []
@@ -43,6 +50,8 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
+        if token in self._kept:
+            return self.finish() + self._kept[token]
         self._pending.append(token)
         try:
             piece = self._stream.step(self._tokenizer, token)

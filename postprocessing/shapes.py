@@ -7,6 +7,7 @@ completions).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from preprocessing.wire import dumps, escape
@@ -36,11 +37,13 @@ class Usage(NamedTuple):
 
     Attributes:
         cached_tokens: prompt tokens that the engine found in its cache; None if it does not say.
+        reasoning_tokens: completion tokens that were part of a thought; None if the model has none.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     def body(self) -> dict[str, Any]:
         counts: dict[str, Any] = {
@@ -50,6 +53,8 @@ class Usage(NamedTuple):
         }
         if self.cached_tokens is not None:
             counts["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        if self.reasoning_tokens is not None:
+            counts["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
         return counts
 
 
@@ -122,6 +127,36 @@ class Chunks:
         told = b',"logprobs":' + (b"null" if log_probs is None else dumps(log_probs)) + b',"finish_reason":null}]'
         return self._text_head + escape(text) + self._shape.text_close + told + self._end(usage)
 
+    def reasoning(
+        self, text: str, names: Sequence[str], log_probs: dict[str, Any] | None = None, usage: Usage | None = None
+    ) -> bytes:
+        """More of the thought, under each of the names that clients have for it."""
+        written = escape(text)
+        return self._delta(b",".join(b'"%b":%b' % (name.encode(), written) for name in names), log_probs, usage)
+
+    def call(
+        self, number: int, call_id: str, name: str, log_probs: dict[str, Any] | None = None, usage: Usage | None = None
+    ) -> bytes:
+        """A tool call begins: the only chunk with its id, type and name."""
+        function = dumps({"name": name, "arguments": ""})
+        told = (number, dumps(call_id), function)
+        return self._delta(
+            b'"tool_calls":[{"index":%d,"id":%b,"type":"function","function":%b}]' % told, log_probs, usage
+        )
+
+    def arguments(
+        self, number: int, text: str, log_probs: dict[str, Any] | None = None, usage: Usage | None = None
+    ) -> bytes:
+        """More of a tool call's arguments."""
+        told = (number, escape(text))
+        return self._delta(b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % told, log_probs, usage)
+
+    def _delta(self, members: bytes, log_probs: dict[str, Any] | None, usage: Usage | None) -> bytes:
+        told = b"null" if log_probs is None else dumps(log_probs)
+        return b'%b"delta":{%b},"logprobs":%b,"finish_reason":null}]%b' % (
+            self._choice, members, told, self._end(usage)
+        )  # fmt: skip
+
     def closing(self, finish_reason: str, usage: Usage | None = None) -> bytes:
         """The chunk with the finish reason: alone, with an empty delta."""
         reason = b',"logprobs":null,"finish_reason":"%b"}]' % finish_reason.encode()
@@ -153,16 +188,27 @@ def envelope(object_name: str, identity: Identity) -> dict[str, Any]:
     }
 
 
+def message(content: str, thoughts: Mapping[str, str], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The assistant's message of a chat that is not streamed: without text, an answer of calls has no content at all.
+
+    Args:
+        thoughts: the reasoning, under each of its names; empty if there is none.
+        calls: as `tool_call` makes them.
+    """
+    shown = None if calls and not content else content
+    found = {"role": "assistant", "content": shown, "refusal": None, **thoughts}
+    return found | {"tool_calls": list(calls)} if calls else found
+
+
+def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def whole_choice(
-    shape: Shape, index: int, text: str, log_probs: dict[str, Any] | None, finish_reason: str
+    index: int, said: dict[str, Any], log_probs: dict[str, Any] | None, finish_reason: str
 ) -> dict[str, Any]:
-    """A choice of an answer that is not streamed."""
-    choice: dict[str, Any] = {"index": index}
-    if shape is CHAT:
-        choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-    else:
-        choice["text"] = text
-    return choice | {"logprobs": log_probs, "finish_reason": finish_reason}
+    """A choice of an answer that is not streamed; `said` is its member with the message or text."""
+    return {"index": index, **said, "logprobs": log_probs, "finish_reason": finish_reason}
 
 
 def whole(shape: Shape, identity: Identity, choices: list[dict[str, Any]], usage: Usage) -> bytes:

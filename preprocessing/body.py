@@ -7,7 +7,7 @@ defaults (platform.openai.com/docs/api-reference).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from pydantic import Field, ValidationError
@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from preprocessing import fields
 from preprocessing.errors import OpenAIError, invalid
 from preprocessing.messages import Message, Strict
+from preprocessing.tools import MAX_TOOLS, Tool
 
 MAX_STOPS = 4  # OpenAI's own limit
 MAX_STOP_CHARS = 1024  # the held-back text per stream is bounded by this
@@ -87,6 +88,11 @@ class ChatBody(Body):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] = Field(default_factory=list)
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    include_reasoning: bool = True
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOG_PROBS)] | None = None
     add_generation_prompt: bool = True
@@ -213,6 +219,7 @@ MESSAGES: dict[str, str] = {
     "too_short": "'{field}' must have at least {min_length} item(s); got {actual_length}.",
     "too_long": "'{field}' must have at most {max_length} item(s).",
     "string_too_short": "'{field}' must not be an empty string.",
+    "string_pattern_mismatch": "'{field}' must be made of letters, digits and _ . : / - only; got {input}.",
     "string_too_long": "'{field}' must have at most {max_length} characters.",
     "literal_error": "'{field}' must be {expected}; got {input}.",
     "string_type": "'{field}' must be a string; got {input}.",

@@ -32,11 +32,6 @@ BOOKKEEPING = Field("accepted", "for the provider's records; the answer does not
 MIN_P = Field("refused", "cannot be expressed in the engine's contract", (0,))
 
 
-def refused(*neutral: Any) -> Field:
-    """A field that is not supported yet, and the values that ask for nothing."""
-    return Field("refused", "not supported yet", neutral)
-
-
 COMMON: dict[str, Field] = {
     "model": HONOURED,
     "max_tokens": HONOURED,
@@ -85,12 +80,13 @@ CHAT: dict[str, Field] = COMMON | {
     "prompt_cache_key": BOOKKEEPING,
     "prompt_cache_retention": BOOKKEEPING,
     "prompt_cache_options": BOOKKEEPING,
-    "tools": refused([]),
-    "tool_choice": refused("none", "auto"),
-    "parallel_tool_calls": refused(True, False),
-    "functions": refused([]),
-    "function_call": refused("none", "auto"),
-    "reasoning_effort": refused(),
+    "tools": HONOURED,
+    "tool_choice": HONOURED,
+    "parallel_tool_calls": HONOURED,
+    "functions": Field("refused", "OpenAI has replaced it by `tools`", ([],)),
+    "function_call": Field("refused", "OpenAI has replaced it by `tool_choice`", ("none", "auto")),
+    "reasoning_effort": Field("honoured", "becomes `reasoning_effort` and thinking switches of the chat template"),
+    "include_reasoning": Field("honoured", "an extension, as vLLM names it: false leaves the reasoning out"),
     "modalities": Field("refused", "text is all that the model writes", (["text"],)),
     "audio": Field("refused", "text is all that the model writes"),
     "prediction": Field("refused", "cannot be expressed in the engine's contract"),

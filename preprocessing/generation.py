@@ -5,16 +5,24 @@ In: the client's bytes and the model. Out: a `Generation`. It knows nothing of t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from postprocessing.reading import PLAIN, Reading
+from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.body import Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
 from preprocessing.guides import STRUCTURED, Guide, guide
 from preprocessing.model import Model
 from preprocessing.tokenizer import Tokenizer
+from preprocessing.tools import NO_TOOLS, ToolUse, arguments_guide, calls_guide, tagged_guide, tool_use
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chat has none but the context
+FORCED = FAMILIES["json"]  # how calls look that a guide forces
+FREE = ("structural_tag",)  # guides that leave the text free until something begins that they watch for
+# Names that templates have for whether to think at all (Qwen 3; DeepSeek V3.1 and Granite).
+THINKING_SWITCHES = ("enable_thinking", "thinking")
 SMALLEST_TEMPERATURE = 1e-5  # dividing float32 logits by less overflows; nothing but the likeliest token is left anyway
 
 
@@ -72,6 +80,7 @@ class Generation:
         end_ids: the model's own end tokens, the foremost first; empty if they are to be ignored.
         stop_ids: further tokens that end an answer. Neither are shown.
         stops: strings that end an answer; shown only with `include_stop`.
+        reading: how the answer's text is read: reasoning, tool calls.
         echo: the prompt's text comes first.
     """
 
@@ -87,6 +96,7 @@ class Generation:
     sampling: Sampling
     log_probs: LogProbs | None
     guide: Guide | None
+    reading: Reading
     skip_special_tokens: bool
     stream: bool
     include_usage: bool
@@ -110,7 +120,12 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
     completion = body if isinstance(body, CompletionBody) else None
     best_of = (completion and completion.best_of) or body.n
     check_choices(len(as_list(completion.prompt)) if completion else 1, best_of, model.limits.max_choices)
-    prompts = chat_prompts(body, model) if isinstance(body, ChatBody) else completion_prompts(body, model)
+    use = NO_TOOLS if completion else offered(body)
+    guide = constraint(body, model, use)
+    if isinstance(body, ChatBody):
+        prompts, reading = chat_prompt(body, model, use, guide)
+    else:
+        prompts, reading = completion_prompts(body, model), PLAIN
     options = body.stream_options
     return Generation(
         chat=completion is None,
@@ -124,7 +139,8 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
         include_stop=body.include_stop_str_in_output,
         sampling=sampling(body, model.tokenizer, seed),
         log_probs=log_probs(body),
-        guide=constraint(body, model.guide_types),
+        guide=guide,
+        reading=reading,
         skip_special_tokens=body.skip_special_tokens,
         stream=body.stream,
         include_usage=bool(options and options.include_usage),
@@ -152,17 +168,54 @@ def check_choices(prompts: int, best_of: int, most: int) -> None:
 # --- Prompts ---------------------------------------------------------------------------------------------------------
 
 
-def chat_prompts(body: ChatBody, model: Model) -> list[tuple[list[int], str | None]]:
-    """The conversation through the model's chat template: one prompt."""
-    text = model.tokenizer.render(
+def chat_prompt(
+    body: ChatBody, model: Model, use: ToolUse, guide: Guide | None
+) -> tuple[list[tuple[list[int], str | None]], Reading]:
+    """The conversation through the model's chat template: one prompt, and how the answer to it is read."""
+    style = model.reasoning
+    text = model.tokenizer.template.render(
         body.messages,
+        tools=use.tools,
         add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
         continue_final_message=body.continue_final_message,
-        variables=allowed_variables(body, model.limits.template_variables),
+        variables=thinking_variables(body, model) | allowed_variables(body, model.limits.template_variables),
     )
+    if style is not None and not may_think(body, guide):
+        text = style.thoughtless(text)
+    opened = style is not None and style.opened_by(text)
     check_length(text, model, "messages")
     ids = model.tokenizer.encode(text, add_special_tokens=body.add_special_tokens)
-    return [(nonempty(ids, "messages"), None)]
+    return [(nonempty(ids, "messages"), None)], reading(body, model, use, guide, opened)
+
+
+def may_think(body: ChatBody, guide: Guide | None) -> bool:
+    """A guide holds from the first token on, so an answer that has one begins without a thought."""
+    return body.reasoning_effort != "none" and (guide is None or guide.type in FREE)
+
+
+def thinking_variables(body: ChatBody, model: Model) -> dict[str, object]:
+    """`reasoning_effort` under the names that templates have for it."""
+    effort = body.reasoning_effort
+    if effort is None:
+        return {}
+    given = {"reasoning_effort": effort, **dict.fromkeys(THINKING_SWITCHES, effort != "none")}
+    return {name: value for name, value in given.items() if model.tokenizer.template.mentions(name)}
+
+
+def reading(body: ChatBody, model: Model, use: ToolUse, guide: Guide | None, opened: bool) -> Reading:
+    """How the answer's text is read."""
+    constrained = guide is not None and guide.type not in FREE
+    return Reading(
+        # What a guide of ours forces is JSON, whatever the model would write by itself.
+        family=None if use.mode == "none" else FORCED if constrained else model.tools,
+        tools=use.schemas,
+        forced=use.forced,
+        only_first=not use.parallel,
+        style=None if constrained else model.reasoning,
+        opened=opened,
+        show_reasoning=body.include_reasoning,
+        names=model.reasoning_fields,
+    )
 
 
 def check_length(text: str, model: Model, param: str) -> None:
@@ -313,18 +366,47 @@ def bad_words(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     return found
 
 
-def constraint(body: Body, guide_types: Sequence[str]) -> Guide | None:
+def offered(body: Body) -> ToolUse:
+    """The tools of a chat."""
+    assert isinstance(body, ChatBody)
+    return tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
+
+
+def constraint(body: Body, model: Model, use: ToolUse) -> Guide | None:
     """What the answer must look like.
 
     Raises:
         OpenAIError: 400 if it cannot be enforced: an answer without it would be worse than none.
     """
     older = {name: getattr(body, f"guided_{name}") for name in STRUCTURED}
-    found = guide(body.response_format, body.structured_outputs, older)
-    if found is not None and found.type not in guide_types:
-        known = ", ".join(guide_types) or "nothing"
+    asked = guide(body.response_format, body.structured_outputs, older)
+    found = calling(use, asked, model)
+    if found is not None and found.type not in model.guide_types:
+        known = ", ".join(model.guide_types) or "nothing"
         raise invalid(f"The engine cannot enforce a constraint of type '{found.type}'; it can enforce: {known}.")
     return found
+
+
+def calling(use: ToolUse, asked: Guide | None, model: Model) -> Guide | None:
+    """The guide of a request, tools considered: calls that are forced, and calls beside an answer of a given form.
+
+    A call that has to come takes the place of what the answer would have to look like.
+    """
+    key = FORCED.arguments_key if model.tools is None else model.tools.arguments_key
+    if use.mode == "named":
+        return arguments_guide(use)
+    if use.mode == "required":
+        return calls_guide(use, key)
+    if use.mode == "none":
+        return asked
+    if asked is not None:
+        if asked.type not in ("json", "json_schema"):
+            raise invalid(f"A constraint of type '{asked.type}' cannot be combined with 'tools'.", "tools")
+        return calls_guide(use, key, json.loads(asked.text) if asked.text else {"type": "object"})
+    # The arguments of strict functions are enforced where the engine can watch for the beginning of a call.
+    if use.strict and model.tools is not None and model.tools.tag and "structural_tag" in model.guide_types:
+        return tagged_guide(use, model.tools.tag)
+    return None
 
 
 def log_probs(body: Body) -> LogProbs | None:

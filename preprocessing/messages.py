@@ -1,17 +1,14 @@
-"""The messages of a chat: what they may hold, and what of it reaches the model's chat template."""
+"""The messages of a chat: what they may hold."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_TOOL_CALLS = 128
 MAX_PARTS = 1024
-# Templates know "system"; OpenAI renamed it to "developer" for its newer models.
-TEMPLATE_ROLES = {"developer": "system"}
 
 
 class Strict(BaseModel):
@@ -43,7 +40,7 @@ class ToolCall(Strict):
 class Message(Strict):
     """One message of a chat.
 
-    The members after `tool_call_id` are what SDK objects carry back from earlier answers; they do not reach the prompt.
+    The members after `reasoning` are what SDK objects carry back from earlier answers; they do not reach the prompt.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -52,9 +49,11 @@ class Message(Strict):
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
+    # The thought behind an earlier answer, under both names that servers have for it.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: Any = None
     annotations: Any = None
-    reasoning_content: Any = None
     provider_specific_fields: Any = None
     audio: None = None
     function_call: None = None
@@ -69,33 +68,11 @@ class Message(Strict):
             raise PydanticCustomError("tool_call_id_required", "tool_call_id")
         return self
 
-    def for_template(self, *, as_parts: bool) -> dict[str, Any]:
-        """The message as templates expect it: content as text (parts joined by newlines) or as parts, arguments as
-        objects.
+    @property
+    def texts(self) -> list[str]:
+        """The text parts of the content."""
+        return [part.text for part in self.content] if isinstance(self.content, list) else [self.content or ""]
 
-        Args:
-            as_parts: the template goes through the parts itself.
-        """
-        entry: dict[str, Any] = {"role": TEMPLATE_ROLES.get(self.role, self.role), "content": self._content(as_parts)}
-        if self.name is not None:
-            entry["name"] = self.name
-        if self.tool_calls:
-            entry["tool_calls"] = [template_call(call) for call in self.tool_calls]
-        if self.tool_call_id is not None:
-            entry["tool_call_id"] = self.tool_call_id
-        return entry
-
-    def _content(self, as_parts: bool) -> Any:
-        texts = [part.text for part in self.content] if isinstance(self.content, list) else [self.content or ""]
-        if as_parts:
-            return [{"type": "text", "text": text} for text in texts]
-        return "\n".join(texts)
-
-
-def template_call(call: ToolCall) -> dict[str, Any]:
-    """A tool call with its arguments as an object, where they are one: templates write them as JSON themselves."""
-    try:
-        arguments = orjson.loads(call.function.arguments)
-    except orjson.JSONDecodeError:
-        arguments = call.function.arguments
-    return {"id": call.id, "type": call.type, "function": {"name": call.function.name, "arguments": arguments}}
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)

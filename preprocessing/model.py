@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from postprocessing.reasoning import Style
+from postprocessing.tool_calls.families import Family
 from preprocessing.tokenizer import Tokenizer
 
 MAX_CHOICES = 64
@@ -37,6 +39,9 @@ class Model:
         max_model_len: prompt and answer together, in tokens.
         created: Unix time in seconds, for /v1/models.
         guide_types: what the engine can enforce, in the words of its contract.
+        tools: how the model writes tool calls; None: its text is never taken for a call.
+        reasoning: how the model writes its thoughts, if it does.
+        reasoning_fields: what they are called in answers.
     """
 
     name: str
@@ -45,3 +50,6 @@ class Model:
     created: int
     limits: Limits = field(default_factory=Limits)
     guide_types: tuple[str, ...] = GUIDE_TYPES
+    tools: Family | None = None
+    reasoning: Style | None = None
+    reasoning_fields: tuple[str, ...] = ("reasoning_content",)

@@ -14,6 +14,7 @@ from preprocessing.errors import invalid
 from preprocessing.generation import check_length, require_model, within_vocabulary
 from preprocessing.messages import Message, Strict
 from preprocessing.model import Model
+from preprocessing.tools import MAX_TOOLS, Tool
 from preprocessing.wire import dumps
 
 
@@ -23,6 +24,7 @@ class TokenizeBody(Strict):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] = Field(default_factory=list)
     add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool = False
@@ -44,7 +46,9 @@ def tokenize(raw: bytes, model: Model) -> bytes:
         raise invalid("Give either 'prompt' or 'messages'.", "prompt")
     text = body.prompt
     if body.messages is not None:
-        text = model.tokenizer.render(body.messages, add_generation_prompt=body.add_generation_prompt)
+        text = model.tokenizer.template.render(
+            body.messages, tools=body.tools, add_generation_prompt=body.add_generation_prompt
+        )
     check_length(text or "", model, "prompt")
     special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
     ids = model.tokenizer.encode(text or "", add_special_tokens=special)

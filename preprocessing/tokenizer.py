@@ -1,23 +1,19 @@
 """A model's own tokenizer and chat template, as `AutoTokenizer` reads them from its folder (torch is not needed).
 
-In: text or messages. Out: token ids. It knows nothing of requests and limits. `load` is the only function here that
+In: text. Out: token ids. It knows nothing of requests and limits. `load` is the only function here that
 reads files; the shell calls it once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import tokenizers
 
-from preprocessing.errors import invalid
-from preprocessing.messages import Message
-
-MAX_SAID = 300  # characters of a template's own message in an error
+from preprocessing.template import ChatTemplate
 
 
 class FillInTheMiddle(NamedTuple):
@@ -36,7 +32,6 @@ FIM_TOKENS = (
     FillInTheMiddle("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     FillInTheMiddle("▁<PRE>", "▁<SUF>", "▁<MID>"),
 )
-PROBE = "a text to look for"
 
 
 class Tokenizer:
@@ -45,6 +40,10 @@ class Tokenizer:
     Args:
         pretrained: a `transformers` fast tokenizer.
         end_ids: the ids that end an answer, the foremost first.
+
+    Attributes:
+        template: its chat template.
+        special_ids: the tokens that have no text when special tokens are skipped.
     """
 
     def __init__(self, pretrained: Any, end_ids: Sequence[int]) -> None:
@@ -55,9 +54,10 @@ class Tokenizer:
         # No token stands for more characters, so a text has at least as many tokens as it has parts of this length.
         self.longest_token = max(map(len, self.backend.get_vocab(with_added_tokens=True)), default=1)
         self.bos_id: int | None = pretrained.bos_token_id
-        self.has_chat_template = pretrained.chat_template is not None
+        added = self.backend.get_added_tokens_decoder()
+        self.special_ids = {token.content: id_ for id_, token in added.items() if token.special}
+        self.template = ChatTemplate(pretrained)
         self.fim = self._fim()
-        self._takes_parts = self.has_chat_template and not self._shows(PROBE)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; the first ones may be special (BOS) if asked for."""
@@ -68,53 +68,6 @@ class Tokenizer:
     def fewest_tokens(self, text: str) -> int:
         """A lower bound of a text's length in tokens, without tokenizing it."""
         return -(-len(text) // self.longest_token)
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        variables: Mapping[str, object] | None = None,
-    ) -> str:
-        """The prompt that the model's chat template makes of a conversation.
-
-        The template comes from the model's folder only and runs in Jinja's immutable sandbox (inside transformers).
-
-        Args:
-            add_generation_prompt: leave it open for the assistant's answer.
-            continue_final_message: leave the last message open instead.
-            variables: further variables of the template; the caller decides which are allowed.
-
-        Raises:
-            OpenAIError: 400 if there is no template or if it does not take these messages.
-        """
-        if not self.has_chat_template:
-            raise invalid("This model has no chat template; use /v1/completions.", "messages")
-        try:
-            return str(
-                self._pretrained.apply_chat_template(
-                    [message.for_template(as_parts=self._takes_parts) for message in messages],
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=continue_final_message,
-                    **(variables or {}),
-                )
-            )
-        except jinja2.TemplateError as error:
-            said = (error.message or "")[:MAX_SAID]
-            raise invalid(f"The model's chat template refuses these messages: {said}", "messages") from None
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError):
-            raise invalid("The model's chat template cannot render these messages.", "messages") from None
-
-    def _shows(self, text: str) -> bool:
-        """Whether the template writes a content that is plain text. Some go through parts and find none in a text."""
-        try:
-            message = {"role": "user", "content": text}
-            rendered = self._pretrained.apply_chat_template([message], tokenize=False)
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
-            return True
-        return text in rendered
 
     def _fim(self) -> FillInTheMiddle | None:
         known = (

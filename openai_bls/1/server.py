@@ -18,9 +18,12 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from call import INTERNAL_ERROR, Call
-from postprocessing import engine_errors, shapes
+from postprocessing import engine_errors, reasoning, shapes
 from postprocessing.answer import Answer
+from postprocessing.reasoning import STYLES, Style
 from postprocessing.shapes import Identity
+from postprocessing.tool_calls import families
+from postprocessing.tool_calls.families import FAMILIES, Family
 from postprocessing.vocabulary import Vocabulary
 from preprocessing import listing, tokenization, tokenizer
 from preprocessing.errors import Kind, OpenAIError
@@ -143,8 +146,28 @@ class Server:
         name = self._settings.served_model_name or folder.name
         # The folder's age, not the process's: the same for all instances and after a restart.
         created = int(folder.stat().st_mtime)
-        guide_types = tuple(about.get("guide_types", GUIDE_TYPES))
-        return Model(name, loaded, max_model_len, created, self._settings.limits, guide_types)
+        return Model(
+            name,
+            loaded,
+            max_model_len,
+            created,
+            self._settings.limits,
+            guide_types=tuple(about.get("guide_types", GUIDE_TYPES)),
+            tools=self._tools(loaded),
+            reasoning=self._reasoning(loaded),
+            reasoning_fields=self._settings.reasoning_fields,
+        )
+
+    def _tools(self, loaded: tokenizer.Tokenizer) -> Family | None:
+        """How the model writes calls: as configured, else as its template shows, else as the server asks for them."""
+        named = self._settings.tool_parser
+        if named is not None:
+            return FAMILIES.get(named)
+        return (loaded.template.takes_tools and families.recognise(loaded.template.source)) or FAMILIES["json"]
+
+    def _reasoning(self, loaded: tokenizer.Tokenizer) -> Style | None:
+        named = self._settings.reasoning_parser
+        return reasoning.recognise(loaded.template.source) if named is None else STYLES.get(named)
 
     def _serve(self, call: Call, served: Served) -> None:
         if call.is_cancelled():

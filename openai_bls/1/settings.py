@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from postprocessing.reasoning import STYLES
+from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.model import Limits
 
+# What thoughts are called in answers: DeepSeek's name, which most clients read, vLLM's newer one, or both.
+REASONING_FIELDS = {
+    "reasoning_content": ("reasoning_content",),
+    "reasoning": ("reasoning",),
+    "both": ("reasoning_content", "reasoning"),
+}
 OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
 
 
@@ -22,6 +30,9 @@ class Settings:
     served_model_name: str | None
     max_model_len: int | None
     chat_template: Path | None
+    tool_parser: str | None
+    reasoning_parser: str | None
+    reasoning_fields: tuple[str, ...]
     limits: Limits
 
     @classmethod
@@ -44,6 +55,11 @@ class Settings:
             served_model_name=values.get("served_model_name"),
             max_model_len=positive("max_model_len", values.get("max_model_len")),
             chat_template=existing("chat_template", values.get("chat_template")),
+            tool_parser=parser("tool_parser", values, FAMILIES),
+            reasoning_parser=parser("reasoning_parser", values, STYLES),
+            reasoning_fields=REASONING_FIELDS[
+                one_of("reasoning_field", values.get("reasoning_field", "reasoning_content"), tuple(REASONING_FIELDS))
+            ],
             limits=limits(values),
         )
 
@@ -57,6 +73,12 @@ def limits(values: Mapping[str, str]) -> Limits:
         == "ignore",
         template_variables=tuple(re.findall(r"\w+", variables)) if variables else usual.template_variables,
     )
+
+
+def parser(name: str, values: Mapping[str, str], known: Mapping[str, object]) -> str | None:
+    """The name of a parser, "none", or None: to be recognised from the chat template."""
+    value = one_of(name, values.get(name, "auto"), ("auto", "none", *known))
+    return None if value == "auto" else value
 
 
 def existing(name: str, value: str | None) -> Path | None:

@@ -98,7 +98,8 @@ CHAT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("stream", "true or false", {"stream": "true"}),
     ("stream_options", "only allowed when 'stream'", {"stream_options": {"include_usage": True}}),
     ("stream_options.more", "Unknown field", {"stream": True, "stream_options": {"more": 1}}),
-    ("tools", "not supported", {"tools": [{"type": "function"}]}),
+    ("tools[0].function", "Missing", {"tools": [{"type": "function"}]}),
+    ("functions", "replaced", {"functions": [{"name": "f"}]}),
     ("response_format", "must be an object", {"response_format": "json"}),
 ]
 
@@ -174,14 +175,14 @@ def test_messages_that_sdks_send_back_are_taken() -> None:
               "function_call": None, "tool_calls": None, "provider_specific_fields": {"x": 1}}  # fmt: skip
     body = parse("chat/completions", chat(messages=[*USER, answer, *USER]))
     assert isinstance(body, ChatBody)
-    assert [message.for_template(as_parts=False)["content"] for message in body.messages] == ["hi", "a", "hi"]
+    assert [message.text for message in body.messages] == ["hi", "a", "hi"]
 
 
 def test_text_parts_are_joined_by_newlines() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = parse("chat/completions", chat(messages=[{"role": "user", "content": parts}]))
     assert isinstance(body, ChatBody)
-    assert body.messages[0].for_template(as_parts=False)["content"] == "a\nb"
+    assert body.messages[0].text == "a\nb"
 
 
 @pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])

@@ -126,20 +126,6 @@ def test_the_last_message_can_be_continued(model: Model) -> None:
     assert closed == "<|start|>user\nhello<|end|><|start|>assistant\nWell<|end|>"
 
 
-def test_tool_calls_reach_the_template_as_objects() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    message = Message.model_validate({"role": "assistant", "content": None, "tool_calls": [call]}, strict=True)
-    function = {"name": "f", "arguments": {"a": 1}}
-    expected = {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"id": "c1", "type": "function", "function": function}],
-    }
-    assert message.for_template(as_parts=False) == expected
-    answer = Message.model_validate({"role": "tool", "content": "42", "tool_call_id": "c1"}, strict=True)
-    assert answer.for_template(as_parts=False) == {"role": "tool", "content": "42", "tool_call_id": "c1"}
-
-
 def test_templates_that_go_through_parts_get_parts(folder: Path, tmp_path: Path) -> None:
     template = tmp_path / "parts.jinja"
     template.write_text(
@@ -150,8 +136,8 @@ def test_templates_that_go_through_parts_get_parts(folder: Path, tmp_path: Path)
     message = Message.model_validate(
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
     )
-    assert parts.render([message]) == "user:[a][b]"
-    assert load(folder).render([message]).startswith("<|start|>user\na\nb<|end|>")
+    assert parts.template.render([message]) == "user:[a][b]"
+    assert load(folder).template.render([message]).startswith("<|start|>user\na\nb<|end|>")
 
 
 def test_only_known_template_variables(model: Model, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Readers of the texts in which families of models write tool calls."""

@@ -1,0 +1,109 @@
+"""JSON in pieces: where a value ends, and what the text in a string says. Nothing is looked at twice."""
+
+from __future__ import annotations
+
+import re
+
+_IN_STRING = re.compile(r'["\\]')
+_STRUCTURE = re.compile(r'["{}\[\]<]')
+
+_HEX = "[0-9a-fA-F]"
+_HIGH = f"u[dD][89abAB]{_HEX}{{2}}"
+_ESCAPE = re.compile(rf"\\(?:{_HIGH}\\u[dD][c-fC-F]{_HEX}{{2}}|u{_HEX}{{4}}|[^u])", re.DOTALL)
+_OPEN_ESCAPE = re.compile(rf"\\(?:u{_HEX}{{0,3}}|{_HIGH}(?:\\(?:u(?:[dD](?:[c-fC-F]{_HEX}?)?)?)?)?)?")
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/", "\\": "\\"}
+
+
+class Value:
+    """Finds the end of an object, an array or a string. It counts brackets and does not validate.
+
+    Args:
+        string: the opening quote was read already.
+
+    Attributes:
+        done: the value has ended.
+        broken: it ended at a `<` outside of strings. No JSON has one; a model's closing marker does.
+    """
+
+    def __init__(self, *, string: bool = False) -> None:
+        self._depth = 0
+        self._string = string
+        self._escaped = False
+        self.done = False
+        self.broken = False
+
+    def read(self, text: str, at: int) -> int:
+        """How far the value goes in `text`, which goes on from `at`."""
+        while at < len(text) and not self.done:
+            if self._escaped:
+                self._escaped = False
+                at += 1
+                continue
+            match = (_IN_STRING if self._string else _STRUCTURE).search(text, at)
+            if match is None:
+                return len(text)
+            at = match.end()
+            self._turn(match.group())
+        return at - 1 if self.broken else at
+
+    def _turn(self, char: str) -> None:
+        """Takes a character that means something where it stands."""
+        if char == "\\":
+            self._escaped = True
+        elif char == '"':
+            self._string = not self._string
+        elif char == "<":
+            self.broken = True
+        else:
+            self._depth += 1 if char in "{[" else -1
+        self.done = self.broken or (self._depth <= 0 and not self._string)
+
+
+class Unescaped:
+    """The text that the inside of a JSON string stands for.
+
+    An escape that JSON does not have stays as it is; half of a surrogate pair becomes U+FFFD.
+
+    >>> inside = Unescaped()
+    >>> inside.push(r'{\\"a\\": 1, \\u00'), inside.push("e9")
+    ('{"a": 1, ', 'é')
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """What is certain of it."""
+        text, self._held = self._held + text, ""
+        parts = []
+        at = 0
+        while (start := text.find("\\", at)) >= 0:
+            parts.append(text[at:start])
+            if _OPEN_ESCAPE.fullmatch(text, start):
+                self._held = text[start:]
+                return "".join(parts)
+            match = _ESCAPE.match(text, start)
+            parts.append(_character(match.group()) if match else "\\")
+            at = match.end() if match else start + 1
+        parts.append(text[at:])
+        return "".join(parts)
+
+    def finish(self) -> str:
+        """The rest: an escape that was cut off, as it is, or half of a pair."""
+        held, self._held = self._held, ""
+        return _ESCAPE.sub(lambda match: _character(match.group()), held)
+
+
+def unescaped(text: str) -> str:
+    """The same for a whole string's inside."""
+    inside = Unescaped()
+    return inside.push(text) + inside.finish()
+
+
+def _character(escape: str) -> str:
+    if escape[1] != "u":
+        return _SHORT.get(escape[1], escape)
+    if len(escape) > 6:
+        return bytes.fromhex(escape[2:6] + escape[8:]).decode("utf-16-be")
+    code = int(escape[2:], 16)
+    return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)

@@ -1,0 +1,195 @@
+"""What a request asks of its tools, and the guides that hold the model to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+
+from postprocessing.reasoning import STYLES
+from postprocessing.tool_calls.families import FAMILIES
+from preprocessing.errors import OpenAIError
+from preprocessing.generation import Generation, prepare
+from preprocessing.model import Model
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+NODE = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": {"node": {"$ref": "#/$defs/Node"}, "again": {"$ref": "#"}, "word": {"enum": [{"$ref": "#/no"}]}},
+    "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}},
+}
+TYPES = ("json", "json_schema", "regex", "ebnf_grammar", "structural_tag")
+
+
+def tool(name: str, parameters: Any = None, **members: Any) -> dict[str, Any]:
+    function = {"name": name, "description": f"does {name}", **members}
+    return {"type": "function", "function": function | ({"parameters": parameters} if parameters else {})}
+
+
+WEATHER, TREE = tool("get_weather", CITY), tool("walk", NODE)
+
+
+def request(**fields: Any) -> bytes:
+    return orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9} | fields)
+
+
+def made(model: Model, **fields: Any) -> Generation:
+    roomy = replace(model, max_model_len=100_000, guide_types=TYPES)
+    return prepare("chat/completions", request(**fields), roomy, seed=1)
+
+
+def refusal(model: Model, **fields: Any) -> OpenAIError:
+    with pytest.raises(OpenAIError) as caught:
+        made(model, **fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def schema_of(generation: Generation) -> Any:
+    assert generation.guide is not None and generation.guide.type == "json_schema" and generation.guide.text
+    return json.loads(generation.guide.text)
+
+
+def accepts(schema: Any, value: Any) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
+
+
+@pytest.mark.parametrize("choice", [None, "auto"])
+def test_a_free_choice_reads_calls_and_forces_nothing(model: Model, choice: str | None) -> None:
+    found = made(model, tools=[WEATHER], tool_choice=choice)
+    assert found.guide is None
+    assert found.reading.tools == {"get_weather": CITY}
+    assert found.reading.forced is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [WEATHER], "tool_choice": "none"},
+                                    {"tool_choice": "auto"}, {"tools": [], "tool_choice": "none"}])  # fmt: skip
+def test_without_tools_nothing_is_taken_for_a_call(model: Model, fields: Any) -> None:
+    family = replace(model, tools=FAMILIES["hermes"])
+    assert made(family, **fields).reading.family is None
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "allowed_tools", "allowed_tools": {
+    "mode": "required", "tools": [{"type": "function", "function": {"name": name}} for name in ("get_weather", "walk")]
+}}])  # fmt: skip
+def test_a_required_call_may_be_of_any_tool(model: Model, choice: Any) -> None:
+    schema = schema_of(made(model, tools=[WEATHER, TREE], tool_choice=choice))
+    weather = {"name": "get_weather", "arguments": {"city": "Paris"}}
+    walk = {"name": "walk", "arguments": {"node": {"next": {"next": {}}}, "again": {"word": {"$ref": "#/no"}}}}
+    assert accepts(schema, weather) and accepts(schema, walk) and accepts(schema, [weather, walk])
+    for wrong in (
+        {"name": "walk", "arguments": {"node": {"next": 1}}},
+        {"name": "walk", "arguments": {"again": 5}},
+        {"name": "get_weather", "arguments": {}},
+        {"name": "other", "arguments": {}},
+        {"name": "get_weather", "arguments": {"city": 5}},
+        [], "text", {},
+    ):  # fmt: skip
+        assert not accepts(schema, wrong), wrong
+
+
+def test_without_parallel_calls_a_list_is_not_possible(model: Model) -> None:
+    generation = made(model, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
+    call = {"name": "get_weather", "arguments": {"city": "Paris"}}
+    assert accepts(schema_of(generation), call) and not accepts(schema_of(generation), [call])
+    assert generation.reading.only_first
+
+
+def test_a_family_s_own_word_for_the_arguments(model: Model) -> None:
+    llama = replace(model, tools=FAMILIES["llama3_json"])
+    schema = schema_of(made(llama, tools=[WEATHER], tool_choice="required"))
+    assert accepts(schema, {"name": "get_weather", "parameters": {"city": "Paris"}})
+
+
+def test_a_named_function_gets_its_arguments_only(model: Model) -> None:
+    choice = {"type": "function", "function": {"name": "walk"}}
+    generation = made(model, tools=[WEATHER, TREE], tool_choice=choice)
+    assert accepts(schema_of(generation), {"node": {"next": {}}})
+    assert generation.reading.forced == "walk"
+
+
+def test_the_allowed_tools_are_all_that_the_model_sees(model: Model) -> None:
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "walk"}}]}
+    generation = made(model, tools=[WEATHER, TREE], tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert list(generation.reading.tools) == ["walk"]
+
+
+def test_calls_beside_an_answer_of_a_given_form(model: Model) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {
+        "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"],
+        "additionalProperties": False, "$defs": {"A": {"type": "integer"}}}}}  # fmt: skip
+    schema = schema_of(made(model, tools=[WEATHER], response_format=form))
+    assert accepts(schema, {"a": 1}) and accepts(schema, {"name": "get_weather", "arguments": {"city": "x"}})
+    assert not accepts(schema, {"a": "1"}) and not accepts(schema, {"city": "x"})
+    regex = {"type": "regex", "regex": "a+"}
+    assert "regex" in refusal(model, tools=[WEATHER], response_format=regex).message
+    # A call that has to come leaves no room for the answer.
+    assert not accepts(schema_of(made(model, tools=[WEATHER], tool_choice="required", response_format=form)), {"a": 1})
+
+
+def test_strict_functions_are_enforced_where_the_engine_can_watch_for_calls(model: Model) -> None:
+    hermes = replace(model, tools=FAMILIES["hermes"])
+    strict = [tool("get_weather", CITY, strict=True)]
+    guide = made(hermes, tools=strict).guide
+    assert guide is not None and guide.type == "structural_tag" and guide.text is not None
+    (structure,) = json.loads(guide.text)["structures"]
+    assert '"get_weather"' in structure["begin"] and structure["schema"] == CITY
+    assert made(hermes, tools=[WEATHER]).guide is None
+    older = replace(hermes, max_model_len=100_000, guide_types=("json_schema",))
+    assert prepare("chat/completions", request(tools=strict), older, seed=1).guide is None
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"tools": {}}, "tools"),
+    ({"tools": [5]}, "tools[0]"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "web_search", "function": {"name": "f"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+    ({"tools": [tool("")]}, "tools[0].function.name"),
+    ({"tools": [tool("get weather")]}, "tools[0].function.name"),
+    ({"tools": [tool("x" * 129)]}, "tools[0].function.name"),
+    ({"tools": [tool("f\n")]}, "tools[0].function.name"),
+    ({"tools": [tool("f"), tool("f")]}, "tools[1].function.name"),
+    ({"tools": [tool("f", {"type": "string"})]}, "tools[0].function.parameters"),
+    ({"tools": [tool("f", {"$ref": "#"})]}, "tools[0].function.parameters"),
+    ({"tools": [tool("f", [1])]}, "tools[0].function.parameters"),
+    ({"tools": [WEATHER] * 300}, "tools"),
+    ({"tools": [WEATHER], "tool_choice": "maybe"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": 5}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "tool_choice.function.name"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "walk"}}}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"tools": [WEATHER], "parallel_tool_calls": "no"}, "parallel_tool_calls"),
+    ({"functions": [{"name": "f"}]}, "functions"),
+    ({"reasoning_effort": "enormous"}, "reasoning_effort"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), WRONG, ids=str)
+def test_what_is_wrong_is_named(model: Model, fields: dict[str, Any], param: str) -> None:
+    assert refusal(model, **fields).param == param
+
+
+def test_a_constrained_answer_does_not_begin_within_a_thought(model: Model) -> None:
+    thinking = replace(model, reasoning=STYLES["think"])
+    free = made(thinking)
+    forced = made(thinking, tools=[WEATHER], tool_choice="required")
+    assert free.reading.style is STYLES["think"] and forced.reading.style is None
+    prompt = model.tokenizer.backend.decode(forced.prompts[0].ids, skip_special_tokens=False)
+    assert prompt.endswith("<think>\n\n</think>\n\n")
+
+
+def test_no_effort_is_no_thought(model: Model) -> None:
+    thinking = replace(model, reasoning=STYLES["think"])
+    generation = made(thinking, reasoning_effort="none")
+    assert not generation.reading.opened
+    prompt = model.tokenizer.backend.decode(generation.prompts[0].ids, skip_special_tokens=False)
+    assert prompt.endswith("</think>\n\n")

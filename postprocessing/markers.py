@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from postprocessing.stop import open_length
-
 PIECE = 1024
+NOTHING = r"(?!)"
 
 
 class Found(NamedTuple):
@@ -43,18 +42,18 @@ class Scanner:
     """
 
     def __init__(self, markers: tuple[str, ...]) -> None:
-        self._markers = markers
         self._longest = max(map(len, markers), default=0)
-        self._pattern = _pattern(markers)
+        self._marker, self._beginning = _patterns(markers)
         self._held = ""
 
     def push(self, text: str) -> Found:
         """Takes more text."""
         text, self._held = self._held + text, ""
-        match = self._pattern.search(text) if self._pattern else None
+        match = self._marker.search(text)
         if match and match.start() <= len(text) - self._longest:  # what the text leaves open begins behind it
             return Found(text[: match.start()], match.group(), text[match.end() :])
-        may_begin = len(text) - max((open_length(text, marker) for marker in self._markers), default=0)
+        beginning = self._beginning.search(text, max(0, len(text) - self._longest + 1))
+        may_begin = beginning.start() if beginning else len(text)
         if match and match.start() < may_begin:
             return Found(text[: match.start()], match.group(), text[match.end() :])
         # Whatever is complete in the held end may yet be inside a marker that begins earlier, or be part of a longer.
@@ -64,7 +63,7 @@ class Scanner:
     def finish(self) -> Found:
         """What was held back, now that no more comes. If it holds a marker, push the rest and finish again."""
         text, self._held = self._held, ""
-        match = self._pattern.search(text) if self._pattern else None
+        match = self._marker.search(text)
         if match:
             return Found(text[: match.start()], match.group(), text[match.end() :])
         return Found(text, None, "")
@@ -76,7 +75,19 @@ def pieces(text: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=64)
-def _pattern(markers: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Matches any of the markers, the longest first."""
+def _patterns(markers: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What matches any of the markers, the longest first; what matches an end of text that is the beginning of one."""
     ordered = sorted(markers, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+    beginnings = [_beginning(marker) for marker in markers if len(marker) > 1]
+    return (
+        re.compile("|".join(map(re.escape, ordered)) or NOTHING),
+        re.compile(rf"(?:{'|'.join(beginnings) or NOTHING})\Z"),
+    )
+
+
+def _beginning(marker: str) -> str:
+    """A pattern of the texts that a marker, not whole, begins with: `a(?:b)?` for abc."""
+    pattern = ""
+    for char in reversed(marker[:-1]):
+        pattern = re.escape(char) + (f"(?:{pattern})?" if pattern else "")
+    return pattern

@@ -58,6 +58,7 @@ TOOL_CALL = {"<tool_call>": ""}
 HERMES = Form(TOOL_CALL, ("</tool_call>",))
 LLAMA = Form({"<|python_tag|>": "", **BARE}, separators=";,")
 GRANITE = Form({"<|tool_call|>": "", **TOOL_CALL}, ("</tool_call>",))
+NEMOTRON = Form({"<TOOLCALL>": ""}, ("</TOOLCALL>",))
 PHI = Form({"<|tool_call|>": "", "functools": ""}, ("<|/tool_call|>",))
 JSON = Form({"```json": "```", **BARE})
 
@@ -120,6 +121,13 @@ FAMILIES = {
             ((mistral.OPENER,),),
             _object_tag(f"{mistral.OPENER} [", end="}]")._replace(trigger=mistral.OPENER),
             call_id="mistral",
+        ),
+        Family(
+            "nemotron",
+            partial(Objects, NEMOTRON),
+            ("<TOOLCALL>", "</TOOLCALL>"),
+            (("<TOOLCALL>",),),
+            _object_tag("<TOOLCALL>[", end="}]</TOOLCALL>"),
         ),
         Family(
             "phi4_mini",

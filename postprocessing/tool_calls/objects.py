@@ -1,7 +1,7 @@
 """Calls that are JSON objects, `{"name": "f", "arguments": {…}}`, alone or in an array, marked or not.
 
 Sources, all public: the chat templates of Llama 3.1 to 3.3, Qwen 2.5 and 3, Hermes 2 Pro and 3, Granite 3.x and 4,
-Phi-4-mini and Mistral, and the pages on function calling of these models.
+Phi-4-mini, Nemotron and Mistral, and the pages on function calling of these models.
 """
 
 from __future__ import annotations

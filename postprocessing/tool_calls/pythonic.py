@@ -15,7 +15,8 @@ import re
 from typing import NamedTuple
 
 from postprocessing.reader import Tools
-from postprocessing.tool_calls.cursor import SPACE, Broken, CallReader, Steps
+from postprocessing.tool_calls.cursor import SPACE, Broken, CallReader, Ended, Steps
+from postprocessing.tool_calls.value import escaped
 
 START, END = "<|python_start|>", "<|python_end|>"
 
@@ -107,11 +108,13 @@ class Pythonic(CallReader):
         yield from self._visible()
         yield from self._literal("(")
         key = yield from self._key()
-        self._opened(name)
         if not key:
             self._at += 1
-        elif (yield from self._keywords(key)):
-            self._argue("}")
+            if (yield from self._visible()) not in ",]":
+                raise Broken
+        self._opened(name)
+        if key:
+            yield from self._keywords(key)
         self._close()
 
     def _name(self) -> Steps[str]:
@@ -139,15 +142,25 @@ class Pythonic(CallReader):
             raise Broken
         return key
 
-    def _keywords(self, key: str) -> Steps[bool]:
+    def _keywords(self, key: str) -> Steps[None]:
         """All arguments, from the first one's value on."""
         before = "{"
         while key:
             self._argue(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
             yield from self._python()
             before = ", "
+            key = yield from self._next_key()
+        self._argue("}")
+
+    def _next_key(self) -> Steps[str]:
+        self._keep()
+        try:
             key = (yield from self._key()) if (yield from self._goes_on(")")) else ""
-        return True
+        except Ended:
+            self._drop()  # part of an argument, which is no text
+            raise
+        self._drop()
+        return key
 
     def _python(self) -> Steps[None]:
         """One value. What is open is on a stack, as models may nest as deep as they please."""
@@ -197,11 +210,11 @@ class Pythonic(CallReader):
         """A string behind its opening quote."""
         self._argue('"')
         while True:
-            yield from self._while(STRING[quote], lambda text: self._argue(inside(text)))
+            yield from self._while(STRING[quote], lambda text: self._argue(escaped(text)))
             self._at += 1
             if self._text[self._at - 1] == quote:
                 break
-            self._argue(inside((yield from self._escape())))
+            self._argue(escaped((yield from self._escape())))
         self._argue('"')
 
     def _escape(self) -> Steps[str]:
@@ -244,11 +257,6 @@ class Pythonic(CallReader):
             self._argue(f'"{value}"' if is_key and text else value)
         if not text:
             raise Broken
-
-
-def inside(text: str) -> str:
-    """The text as it stands in a JSON string. Half of a surrogate pair must not get into text, its escape may."""
-    return json.dumps(text, ensure_ascii="\ud800" <= text[:1] <= "\udfff")[1:-1]
 
 
 def scalar(text: str) -> str:

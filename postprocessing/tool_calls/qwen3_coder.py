@@ -22,6 +22,7 @@ from typing import Any
 from postprocessing.markers import Scanner
 from postprocessing.reader import Tools
 from postprocessing.tool_calls.cursor import Broken, CallReader, Ended, Steps
+from postprocessing.tool_calls.value import escaped
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
@@ -115,9 +116,9 @@ class Qwen3Coder(CallReader):
         self._keep(PARAMETER)
         name = yield from self._name(PARAMETER_NAME)
         self._drop()
-        value = Value(parameter_types(self._tools.get(function), name), self._argue)
+        value = Parameter(parameter_types(self._tools.get(function), name), self._argue)
         if name in given:
-            value = Value(frozenset(), lambda text: None)  # what was said of it first cannot be unsaid
+            value = Parameter(frozenset(), lambda text: None)  # what was said of it first cannot be unsaid
         else:
             self._argue(f"{', ' if given else '{'}{json.dumps(name, ensure_ascii=False)}: ")
         given.add(name)
@@ -150,7 +151,7 @@ class Qwen3Coder(CallReader):
                 raise
 
 
-class Value:
+class Parameter:
     """A parameter's value, from text to JSON. It is given as it comes once it is certain that it is a string.
 
     Args:
@@ -170,14 +171,14 @@ class Value:
         if not text:
             return
         if self._is_string:
-            self._write(inside(text))
+            self._write(escaped(text))
             return
         self._held.append(text)
         if len(self._start) < LONGEST_NULL:
             self._start = (self._start + text.lstrip() if not self._start else self._start + text)[:LONGEST_NULL]
         if self._must_be_string():
             self._is_string = True
-            self._write('"' + inside("".join(self._held)))
+            self._write('"' + escaped("".join(self._held)))
 
     def end(self) -> None:
         """That was all of it."""
@@ -206,8 +207,8 @@ def converted(text: str, types: Types | None) -> str:
     found = json_type(candidate)
     expected = found is not None and (types is None or found in types or (found == "integer" and "number" in types))
     if types is None or "string" in types:
-        return candidate if expected and found != "string" else f'"{inside(text)}"'
-    return candidate if found is not None else f'"{inside(text)}"'
+        return candidate if expected and found != "string" else f'"{escaped(text)}"'
+    return candidate if found is not None else f'"{escaped(text)}"'
 
 
 def json_type(text: str) -> str | None:
@@ -221,11 +222,6 @@ def json_type(text: str) -> str | None:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
-
-
-def inside(text: str) -> str:
-    """The text as it stands in a JSON string."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def parameter_types(schema: Any, name: str) -> Types | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _IN_STRING = re.compile(r'["\\]')
@@ -98,6 +99,11 @@ def unescaped(text: str) -> str:
     """The same for a whole string's inside."""
     inside = Unescaped()
     return inside.push(text) + inside.finish()
+
+
+def escaped(text: str) -> str:
+    """The text as it stands inside a JSON string. Half of a surrogate pair must not get into text, its escape may."""
+    return json.dumps(text, ensure_ascii="\ud800" <= text[:1] <= "\udfff")[1:-1]
 
 
 def _character(escape: str) -> str:

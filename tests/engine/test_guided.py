@@ -235,7 +235,7 @@ BAD = [
     ("lark_grammar", "start: start", "no text"),
     ("llguidance", "{}", "grammars"), ("llguidance", "start: x", "it is not JSON"),
     ("structural_tag", {"structures": [TAG], "triggers": ["#"]}, "no trigger fits"),
-    ("structural_tag", {"format": {"type": "regex", "pattern": "a"}}, "triggered_tags"),
+    ("structural_tag", {"format": {"type": "token_dispatch"}}, "triggered_tags"),
 ]
 
 
@@ -326,7 +326,7 @@ def test_cancelled_while_it_compiles(make_client: Any, tiny: Path) -> None:
     assert not submitted.wait()[0].error and caller.drain()[0].status in (1, 3)
     refused = caller.submit(2, **guide("regex", "(a{1000}){1001}"))
     caller.send(3, session_sequence_ids=[2]).wait()
-    assert "too long to enforce" in refused.wait()[0].error
+    assert "takes too long" in refused.wait()[0].error  # to enforce, or on a busy machine to compile
     assert not caller.submit(2, 2).wait()[0].error
 
 

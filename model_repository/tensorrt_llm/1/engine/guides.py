@@ -15,8 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .strict_schema import enforceable
+from .structural_tags import to_lark
+
 FIRST_MASK_SECONDS = 0.5
 """CPU time: a guide whose very first mask takes longer would hold up the batch at each token."""
+
+IN_OUR_WORDS = {"oneOf constraints are not supported": "oneOf: something could fit two of the schemas"}
+"""Messages that advise what is not possible here, by how they begin."""
 
 
 class Guide(NamedTuple):
@@ -80,7 +86,10 @@ def matcher_error(matcher: Any) -> str:
 
 def first_line(text: str) -> str:
     """For callers: short, and without what llguidance appends for its developers."""
-    return next(iter(text.strip().splitlines()), "unknown error")[:200]
+    lines = text.strip().splitlines() or ["unknown error"]
+    if lines[0].endswith("regex parse error:"):  # the reason comes last, behind a drawing
+        lines[0] += next((line.partition("error:")[2] for line in lines if line.startswith("error:")), "")
+    return next((said for start, said in IN_OUR_WORDS.items() if lines[0].startswith(start)), lines[0][:200])
 
 
 # The types
@@ -94,7 +103,7 @@ def _schema(text: str, tokenizer: Any) -> str:
     schema = _load(text)
     if not isinstance(schema, (dict, bool)):
         raise GuideError("a JSON schema is an object")
-    return llguidance.LLMatcher.grammar_from_json_schema(text)
+    return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(enforceable(schema), allow_nan=False))
 
 
 def _regex(text: str, tokenizer: Any) -> str:
@@ -119,52 +128,7 @@ def _llguidance(text: str, tokenizer: Any) -> str:
 
 
 def _structural_tag(text: str, tokenizer: Any) -> str:
-    """Free text with tags whose content follows a schema, in the older form or as `triggered_tags`."""
-    import llguidance
-    tag = _load(text)
-    if not isinstance(tag, dict):
-        raise GuideError("a structural tag is a JSON object")
-    body = tag.get("format", tag)
-    if not isinstance(body, dict) or "format" in tag and body.get("type") != "triggered_tags":
-        raise GuideError("the only format known is triggered_tags")
-    for name in ("at_least_one", "stop_after_first"):
-        if body.get(name):
-            raise GuideError(f"{name} is not supported")
-    triggers: Any = body.get("triggers")
-    structures: Any = body.get("structures", body.get("tags"))
-    if not _filled(triggers, str) or not _filled(structures, dict):
-        raise GuideError("triggers and structures (or tags) must be lists that are not empty")
-    tags = [_tag(structure, triggers) for structure in structures]
-    # "<x>" is a special token only if this tokenizer has it.
-    special = all(_is_special(t, tokenizer) for t in triggers if t.startswith("<") and t.endswith(">"))
-    return llguidance.StructTag.to_grammar(tags, assume_special=special)
-
-
-def _tag(structure: dict[str, Any], triggers: list[str]) -> Any:
-    import llguidance
-    begin, end, content = structure.get("begin"), structure.get("end", ""), structure.get("content")
-    schema = structure.get("schema")
-    if isinstance(content, dict):
-        if content.get("type") != "json_schema":
-            raise GuideError("the only content of tags known is json_schema")
-        schema = content.get("json_schema")
-    if isinstance(schema, str):
-        schema = _load(schema)
-    if not isinstance(begin, str) or not isinstance(end, str) or not isinstance(schema, dict):
-        raise GuideError("each structure needs begin, schema and end")
-    trigger = next((trigger for trigger in triggers if begin.startswith(trigger)), None)
-    if not trigger:
-        raise GuideError(f"no trigger fits the beginning {begin[:60]!r}")
-    return llguidance.StructTag(trigger=trigger, begin=begin, grammar=schema, end=end)
-
-
-def _filled(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
-
-
-def _is_special(text: str, tokenizer: Any) -> bool:
-    ids = tokenizer.tokenize_str(text, parse_special=True)
-    return len(ids) == 1 and tokenizer.is_special_token(ids[0])
+    return to_lark(_load(text), tokenizer)
 
 
 def _load(text: str) -> Any:

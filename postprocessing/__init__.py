@@ -1,1 +1,1 @@
-"""Token ids → text → stop strings → OpenAI chunks. No IO, no clock, no chance."""
+"""Token ids → text → stop strings → what it means → OpenAI chunks. No IO, no clock; chance only in the ids of calls."""

@@ -46,9 +46,11 @@ class Reading(NamedTuple):
 
     def reader(self) -> Reader:
         """A reader for one sequence."""
+        inner: Reader = Plain()
         if self.forced is not None:
-            return Arguments(self.forced)
-        inner: Reader = self.family.reader(self.tools) if self.family else Plain()
+            inner = Arguments(self.forced)
+        elif self.family is not None:
+            inner = self.family.reader(self.tools)
         return self.style.reader(inner, self.opened) if self.style else inner
 
 

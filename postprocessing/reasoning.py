@@ -56,12 +56,23 @@ class Style(NamedTuple):
         """Whether the prompt ends right within a thought."""
         return prompt.rstrip().endswith(tuple(tag for tags in self.tags for tag in tags.opens))
 
-    def thoughtless(self, prompt: str) -> str:
-        """The prompt, such that the answer proper begins with the very next token."""
+    def thoughtless(self, prompt: str, template: str) -> str:
+        """The prompt, such that the answer proper begins with the very next token.
+
+        Args:
+            template: the source of the chat template. Models whose templates never write an empty thought have not
+                learnt what one means; those of `owns_calls` always begin with a header.
+        """
         if self.opened_by(prompt):
             return prompt + self.closing
         closed = prompt.rstrip().endswith(tuple(tag for tags in self.tags for tag in tags.closes))
-        return prompt if closed else prompt + self.skipping
+        known = self.owns_calls or self.skipping.replace("\n", "\\n") in template
+        return prompt + self.skipping if known and not closed else prompt
+
+    @property
+    def fence(self) -> Tags | None:
+        """The tags of a style that always has the same two."""
+        return self.tags[0] if len(self.tags) == 1 and not self.owns_calls else None
 
     def reader(self, inner: Reader, opened: bool) -> Reader:
         """Reads thoughts, and what is behind them as `inner` does; `opened`: the text begins within a thought."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from postprocessing.reading import PLAIN, Reading
+from postprocessing.reasoning import Style
 from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.body import Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
-from preprocessing.guides import STRUCTURED, Guide, guide
+from preprocessing.guides import STRUCTURED, Guide, behind_thought
+from preprocessing.guides import guide as guide_of
 from preprocessing.model import Model
 from preprocessing.tokenizer import Tokenizer
 from preprocessing.tools import NO_TOOLS, ToolUse, arguments_guide, calls_guide, tagged_guide, tool_use
@@ -120,12 +123,13 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
     completion = body if isinstance(body, CompletionBody) else None
     best_of = (completion and completion.best_of) or body.n
     check_choices(len(as_list(completion.prompt)) if completion else 1, best_of, model.limits.max_choices)
-    use = NO_TOOLS if completion else offered(body)
-    guide = constraint(body, model, use)
+    prompts: list[tuple[list[int], str | None]]
     if isinstance(body, ChatBody):
-        prompts, reading = chat_prompt(body, model, use, guide)
+        ids, guide, reading = chat_prompt(body, model)
+        prompts = [(ids, None)]
     else:
-        prompts, reading = completion_prompts(body, model), PLAIN
+        guide, reading = constraint(body, model, NO_TOOLS), PLAIN
+        prompts = completion_prompts(body, model)
     options = body.stream_options
     return Generation(
         chat=completion is None,
@@ -168,11 +172,18 @@ def check_choices(prompts: int, best_of: int, most: int) -> None:
 # --- Prompts ---------------------------------------------------------------------------------------------------------
 
 
-def chat_prompt(
-    body: ChatBody, model: Model, use: ToolUse, guide: Guide | None
-) -> tuple[list[tuple[list[int], str | None]], Reading]:
-    """The conversation through the model's chat template: one prompt, and how the answer to it is read."""
-    style = model.reasoning
+class ChatPrompt(NamedTuple):
+    """A conversation as the model gets it, what its answer must look like, and how that is read."""
+
+    ids: list[int]
+    guide: Guide | None
+    reading: Reading
+
+
+def chat_prompt(body: ChatBody, model: Model) -> ChatPrompt:
+    """The conversation through the model's chat template."""
+    use = tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
+    asked = constraint(body, model, use)
     text = model.tokenizer.template.render(
         body.messages,
         tools=use.tools,
@@ -180,17 +191,42 @@ def chat_prompt(
         continue_final_message=body.continue_final_message,
         variables=thinking_variables(body, model) | allowed_variables(body, model.limits.template_variables),
     )
-    if style is not None and not may_think(body, guide):
-        text = style.thoughtless(text)
-    opened = style is not None and style.opened_by(text)
+    style = model.reasoning if body.reasoning_effort != "none" else None
+    guide, style = thoughtful(asked, style, model, text)
+    if style is None and model.reasoning is not None:
+        text = model.reasoning.thoughtless(text, model.tokenizer.template.source)
     check_length(text, model, "messages")
     ids = model.tokenizer.encode(text, add_special_tokens=body.add_special_tokens)
-    return [(nonempty(ids, "messages"), None)], reading(body, model, use, guide, opened)
+    reading = Reading(
+        # What a guide of ours forces is JSON, whatever the model would write by itself.
+        family=None if use.mode == "none" else model.tools if asked is None or asked.type in FREE else FORCED,
+        tools=use.schemas,
+        forced=use.forced,
+        only_first=not use.parallel,
+        # A model that was asked not to think may do so all the same.
+        style=style if style or asked else model.reasoning,
+        opened=style is not None and style.opened_by(text),
+        show_reasoning=body.include_reasoning,
+        names=model.reasoning_fields,
+    )
+    return ChatPrompt(nonempty(ids, "messages"), guide, reading)
 
 
-def may_think(body: ChatBody, guide: Guide | None) -> bool:
-    """A guide holds from the first token on, so an answer that has one begins without a thought."""
-    return body.reasoning_effort != "none" and (guide is None or guide.type in FREE)
+def thoughtful(
+    guide: Guide | None, style: Style | None, model: Model, prompt: str
+) -> tuple[Guide | None, Style | None]:
+    """A guide that leaves room for a thought, and the style of the thoughts to expect.
+
+    A guide holds from the first token on. Where the engine cannot be told that it holds behind a thought only, there is
+    none.
+    """
+    if guide is None or guide.type in FREE or style is None:
+        return guide, style
+    if style.fence is None or "structural_tag" not in model.guide_types:
+        return guide, None
+    (begin, *_), (end, *_) = style.fence.opens, style.fence.closes
+    behind = behind_thought(guide, begin, end, opened=style.opened_by(prompt))
+    return (guide, None) if behind is None else (behind, style)
 
 
 def thinking_variables(body: ChatBody, model: Model) -> dict[str, object]:
@@ -200,22 +236,6 @@ def thinking_variables(body: ChatBody, model: Model) -> dict[str, object]:
         return {}
     given = {"reasoning_effort": effort, **dict.fromkeys(THINKING_SWITCHES, effort != "none")}
     return {name: value for name, value in given.items() if model.tokenizer.template.mentions(name)}
-
-
-def reading(body: ChatBody, model: Model, use: ToolUse, guide: Guide | None, opened: bool) -> Reading:
-    """How the answer's text is read."""
-    constrained = guide is not None and guide.type not in FREE
-    return Reading(
-        # What a guide of ours forces is JSON, whatever the model would write by itself.
-        family=None if use.mode == "none" else FORCED if constrained else model.tools,
-        tools=use.schemas,
-        forced=use.forced,
-        only_first=not use.parallel,
-        style=None if constrained else model.reasoning,
-        opened=opened,
-        show_reasoning=body.include_reasoning,
-        names=model.reasoning_fields,
-    )
 
 
 def check_length(text: str, model: Model, param: str) -> None:
@@ -366,12 +386,6 @@ def bad_words(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     return found
 
 
-def offered(body: Body) -> ToolUse:
-    """The tools of a chat."""
-    assert isinstance(body, ChatBody)
-    return tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
-
-
 def constraint(body: Body, model: Model, use: ToolUse) -> Guide | None:
     """What the answer must look like.
 
@@ -379,7 +393,7 @@ def constraint(body: Body, model: Model, use: ToolUse) -> Guide | None:
         OpenAIError: 400 if it cannot be enforced: an answer without it would be worse than none.
     """
     older = {name: getattr(body, f"guided_{name}") for name in STRUCTURED}
-    asked = guide(body.response_format, body.structured_outputs, older)
+    asked = guide_of(body.response_format, body.structured_outputs, older)
     found = calling(use, asked, model)
     if found is not None and found.type not in model.guide_types:
         known = ", ".join(model.guide_types) or "nothing"

@@ -152,6 +152,32 @@ def from_members(members: Mapping[str, Any] | None, name: str) -> Iterator[tuple
             yield field, Guide(STRUCTURED[member].type, STRUCTURED[member].text(value, field))
 
 
+# How the types that a guide behind a thought can have are written in a structural tag.
+BEHIND: dict[str, Callable[[str | None], dict[str, Any]]] = {
+    "json": lambda text: {"type": "json_schema", "json_schema": {"type": "object"}},
+    "json_schema": lambda text: {"type": "json_schema", "json_schema": json.loads(text or "{}")},
+    "regex": lambda text: {"type": "regex", "pattern": text},
+}
+
+
+def behind_thought(guide: Guide, begin: str, end: str, *, opened: bool) -> Guide | None:
+    """The same constraint for a model that thinks first: it holds for what follows the thought.
+
+    Args:
+        begin, end: the tags around a thought.
+        opened: the prompt has the first of them; else there may be no thought at all.
+    """
+    if guide.type not in BEHIND:
+        return None
+    answer = BEHIND[guide.type](guide.text)
+    thought = {"type": "tag", "begin": "" if opened else begin, "content": {"type": "any_text"}, "end": end}
+    space = {"type": "regex", "pattern": "\\s*"}
+    form: dict[str, Any] = {"type": "sequence", "elements": [thought, space, answer]}
+    if not opened:
+        form = {"type": "or", "elements": [answer, form]}
+    return Guide("structural_tag", json.dumps({"type": "structural_tag", "format": form}, ensure_ascii=False))
+
+
 def check(guide: Guide, field: str) -> None:
     """Raises OpenAIError (400) for a guide that is too large, is not valid or can never be fulfilled."""
     if guide.text is None:

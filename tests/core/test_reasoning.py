@@ -65,8 +65,14 @@ PROMPTS = [  # style, prompt, whether it opens a thought, what makes the answer 
 def test_prompts(name: str, prompt: str, opened: bool, appended: str) -> None:
     style = STYLES[name]
     assert style.opened_by(prompt) is opened
-    assert style.thoughtless(prompt) == prompt + appended
+    assert style.thoughtless(prompt, r"{{ '<think>\n\n</think>\n\n' }}") == prompt + appended
     assert not style.opened_by(prompt + appended)
+
+
+def test_a_model_that_knows_no_empty_thought_gets_none() -> None:
+    template = "{{ content.split('</think>')[-1] }}"
+    assert STYLES["think"].thoughtless("<|im_start|>assistant\n", template) == "<|im_start|>assistant\n"
+    assert STYLES["think"].thoughtless("<think>\n", template) == "<think>\n\n</think>\n\n"
 
 
 # Each style around each family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -178,18 +179,53 @@ def test_what_is_wrong_is_named(model: Model, fields: dict[str, Any], param: str
     assert refusal(model, **fields).param == param
 
 
-def test_a_constrained_answer_does_not_begin_within_a_thought(model: Model) -> None:
-    thinking = replace(model, reasoning=STYLES["think"])
-    free = made(thinking)
-    forced = made(thinking, tools=[WEATHER], tool_choice="required")
+def thinking(model: Model, *guide_types: str, template: str = "<think>\\n\\n</think>\\n\\n") -> Model:
+    """A model that thinks, behind an engine that can enforce so much."""
+    made = replace(model, max_model_len=100_000, reasoning=STYLES["think"], guide_types=guide_types)
+    made.tokenizer.template.source = template
+    return made
+
+
+@pytest.fixture
+def source(model: Model) -> Iterator[None]:
+    before = model.tokenizer.template.source
+    yield
+    model.tokenizer.template.source = before
+
+
+def prompt(model: Model, generation: Generation) -> str:
+    return str(model.tokenizer.backend.decode(generation.prompts[0].ids, skip_special_tokens=False))
+
+
+FORCED = {"tools": [WEATHER], "tool_choice": "required"}
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize(("template", "end"), [
+    ("<think>\\n\\n</think>\\n\\n", "<think>\n\n</think>\n\n"),
+    ("one that only drops old thoughts: </think>", "assistant\n"),
+])  # fmt: skip
+def test_a_constrained_answer_has_no_thought(model: Model, template: str, end: str) -> None:
+    thinker = thinking(model, "json_schema", template=template)
+    free = prepare("chat/completions", request(), thinker, seed=1)
+    forced = prepare("chat/completions", request(**FORCED), thinker, seed=1)
     assert free.reading.style is STYLES["think"] and forced.reading.style is None
-    prompt = model.tokenizer.backend.decode(forced.prompts[0].ids, skip_special_tokens=False)
-    assert prompt.endswith("<think>\n\n</think>\n\n")
+    assert prompt(model, forced).endswith(end)
 
 
+@pytest.mark.usefixtures("source")
+def test_a_constraint_behind_a_thought_where_the_engine_can(model: Model) -> None:
+    thinker = thinking(model, "json_schema", "structural_tag")
+    forced = prepare("chat/completions", request(**FORCED), thinker, seed=1)
+    assert forced.reading.style is STYLES["think"] and not prompt(model, forced).endswith("</think>\n\n")
+    assert forced.guide is not None and forced.guide.type == "structural_tag" and forced.guide.text is not None
+    plain, behind = json.loads(forced.guide.text)["format"]["elements"]
+    assert behind["elements"][0]["begin"] == "<think>" and behind["elements"][-1] == plain
+    assert accepts(plain["json_schema"], {"name": "get_weather", "arguments": {"city": "Paris"}})
+
+
+@pytest.mark.usefixtures("source")
 def test_no_effort_is_no_thought(model: Model) -> None:
-    thinking = replace(model, reasoning=STYLES["think"])
-    generation = made(thinking, reasoning_effort="none")
+    generation = prepare("chat/completions", request(reasoning_effort="none"), thinking(model), seed=1)
     assert not generation.reading.opened
-    prompt = model.tokenizer.backend.decode(generation.prompts[0].ids, skip_special_tokens=False)
-    assert prompt.endswith("</think>\n\n")
+    assert prompt(model, generation).endswith("</think>\n\n")

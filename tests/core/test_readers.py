@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -298,35 +299,54 @@ def test_names_and_arguments_come_as_they_are_written(name: str) -> None:
     assert reader.calls == 1
 
 
-SIZE = 200_000
 UNITS = (
     *("{", "[", " ", "a", '"', "\\u", "[{", '{"name', '{"a": 1},'),
     *('{"parameters": ', '{"arguments": {', '{"parameters": {"parameters": ["'),
 )
 
 
-def long_texts(name: str) -> Iterator[str]:
-    """Texts that would take minutes to read if a reader went back in them."""
+def long_texts(name: str, size: int) -> Iterator[str]:
+    """Texts that are much work for a reader that goes back in them."""
     fragments = [fragment for fragment in READERS[name].fragments if len(fragment) > 1]
     for unit in (*UNITS, *fragments):
-        yield unit * (SIZE // max(9, len(unit)))
+        yield unit * (size // max(9, len(unit)))
     for opening in (*fragments, '{"name": "', '{"name": "f", "arguments": "', '{"name": "f", "arguments": {"a": "'):
         for unit in ("a", " ", "\\n"):
-            yield opening + unit * (SIZE // len(unit))
+            yield opening + unit * (size // len(unit))
+
+
+def work(subject: Subject, text: str) -> int:
+    """How many functions are called while a text is read."""
+    count = 0
+
+    def counted(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(counted)
+    try:
+        deltas = read(subject.reader(TOOLS), text, range(97, len(text), 97))
+    finally:
+        sys.setprofile(None)
+    assert subject.framed or is_within(joined(deltas, Content), text)
+    return count
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_the_work_is_proportional_to_the_text(name: str) -> None:
-    for text in long_texts(name):
-        content = joined(read(READERS[name].reader(TOOLS), text, range(997, len(text), 997)), Content)
-        assert READERS[name].framed or is_within(content, text)
+    size = 1500
+    for short, long in zip(long_texts(name, size), long_texts(name, 8 * size), strict=True):
+        # A reader that goes back would work up to 64 times as much.
+        assert work(READERS[name], long) < 12 * work(READERS[name], short) + 2000, long[:40]
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_held_back_is_not_copied_again_and_again(name: str) -> None:
+    # A hundred thousand characters in pieces of twenty: copying all of them each time would be gigabytes.
     for opening in ("", *READERS[name].fragments[:1], '{"parameters": {"a": "'):
-        text = opening + " " * SIZE
-        read(READERS[name].reader(TOOLS), text, range(20, len(text), 20))
+        text = opening + " " * 100_000
+        deltas = read(READERS[name].reader(TOOLS), text, range(20, len(text), 20))
+        assert READERS[name].framed or is_within(joined(deltas, Content), text)
 
 
 # The rest of the table

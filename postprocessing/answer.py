@@ -99,7 +99,8 @@ class Answer:
         ended_before = candidate.choice.finish_reason is not None
         piece = self._with_echo(candidate, event, candidate.choice.push(event))
         out = self._chunk(candidate, piece, ended_before) if self._generation.stream else self._keep(candidate, piece)
-        if all(each.choice.finish_reason is not None for each in self._candidates):
+        ended = candidate.choice.finish_reason is not None
+        if ended and all(each.choice.finish_reason is not None for each in self._candidates):
             self.done = True
             out += self._ending()
         return out
@@ -172,7 +173,7 @@ class Answer:
         deltas = self._shown(piece.deltas)
         if candidate.entries and not deltas and (reason or not self._generation.reading.holds):
             deltas = [Content("")]  # log probs of tokens that have no text of their own
-        if deltas or reason:
+        if (deltas or reason) and not self._begun:
             out += self._first(candidate)
         for delta in deltas:
             told = self._render(candidate.entries) if self._render and candidate.entries else None
@@ -206,8 +207,8 @@ class Answer:
 
     def _first(self, candidate: Candidate) -> bytes:
         """Clients take an answer's first chunk for choice 0: if another one is ahead, an empty chunk makes it so."""
-        begun, self._begun = self._begun, True
-        if begun or candidate is self._candidates[0]:
+        self._begun = True
+        if candidate is self._candidates[0]:
             return b""
         return self._candidates[0].chunks.text("", None, self._usage_so_far())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postprocessing.reader import CallArguments, CallOpened, Delta
+from postprocessing.reader import CallArguments, CallOpened, Content, Delta
 from postprocessing.reading import Reading
 
 
@@ -16,6 +16,7 @@ class Interpreter:
 
     def __init__(self, reading: Reading) -> None:
         self._reader = reading.reader()
+        self._plain = not reading.holds and reading.forced is None
         self._forced = reading.forced is not None
         self._only_first = reading.only_first
         self._called = False
@@ -25,6 +26,8 @@ class Interpreter:
 
     def push_token(self, text: str) -> list[Delta]:
         """Takes the text that a token brought, perhaps none yet."""
+        if self._plain:
+            return [Content(text)] if text else []
         thinking = self._reader.reasoning
         deltas = self.push(text)
         if thinking or self._reader.reasoning:

@@ -17,7 +17,7 @@ keep these rules (tests/core/test_readers.py holds every one of them to each):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 Tools = Mapping[str, Mapping[str, Any]]
@@ -71,8 +71,10 @@ class Reader(Protocol):
         """The text ends here: what was held back. Called once, after the last push."""
 
 
-def merged(deltas: Iterable[Delta]) -> list[Delta]:
+def merged(deltas: list[Delta]) -> list[Delta]:
     """The same deltas with neighbours of a kind joined and empty ones left out."""
+    if len(deltas) == 1 and deltas[0][-1]:  # nearly always
+        return deltas
     found: list[Delta] = []
     for delta in deltas:
         if isinstance(delta, CallOpened):

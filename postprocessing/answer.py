@@ -34,8 +34,7 @@ class Candidate:
 
     Attributes:
         deltas: of a whole answer.
-        entries: log probs that have not been sent.
-        call_ids: the ids of its tool calls, in their order.
+        entries: log probs, of a whole answer.
         opened: whether its first text is out.
     """
 
@@ -43,7 +42,6 @@ class Candidate:
     chunks: Chunks
     deltas: list[Delta] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
-    call_ids: list[str] = field(default_factory=list)
     opened: bool = False
 
     @property
@@ -117,6 +115,10 @@ class Answer:
         return shapes.error_event(error.body()) if self._generation.stream else shapes.FAILED
 
     @property
+    def streams(self) -> bool:
+        return self._generation.stream
+
+    @property
     def usage(self) -> Usage:
         return Usage(
             prompt_tokens=sum(len(prompt.ids) for prompt in self._generation.prompts),
@@ -169,23 +171,16 @@ class Answer:
             return out
         usage = self._usage_so_far()
         reason = candidate.choice.finish_reason
-        candidate.entries += piece.entries
-        deltas = self._shown(piece.deltas)
-        if candidate.entries and not deltas and (reason or not self._generation.reading.holds):
-            deltas = [Content("")]  # log probs of tokens that have no text of their own
+        deltas: Sequence[Delta] = piece.deltas
+        if piece.entries and not deltas:
+            deltas = [Content("")]  # tokens at the end that have no text of their own
         if (deltas or reason) and not self._begun:
             out += self._first(candidate)
+        told = self._render(piece.entries) if self._render and piece.entries else None
         for delta in deltas:
-            told = self._render(candidate.entries) if self._render and candidate.entries else None
-            candidate.entries = []
             out += self._rendered(candidate, delta, told, usage)
+            told = None
         return out + candidate.chunks.closing(reason, usage) if reason else out
-
-    def _shown(self, deltas: list[Delta]) -> list[Delta]:
-        """Without the thoughts, if the client does not want to see them."""
-        if self._generation.reading.show_reasoning:
-            return deltas
-        return [delta for delta in deltas if not isinstance(delta, Reasoning)]
 
     def _rendered(
         self, candidate: Candidate, delta: Delta, told: dict[str, Any] | None, usage: Usage | None
@@ -197,13 +192,8 @@ class Answer:
         if isinstance(delta, Reasoning):
             return chunks.reasoning(delta.text, self._generation.reading.names, told, usage)
         if isinstance(delta, CallOpened):
-            return chunks.call(delta.number, self._new_call(candidate), delta.name, told, usage)
+            return chunks.call(delta.number, new_id(self._generation.reading.call_id), delta.name, told, usage)
         return chunks.arguments(delta.number, delta.text, told, usage)
-
-    def _new_call(self, candidate: Candidate) -> str:
-        family = self._generation.reading.family
-        candidate.call_ids.append(new_id(family.call_id if family else "openai"))
-        return candidate.call_ids[-1]
 
     def _first(self, candidate: Candidate) -> bytes:
         """Clients take an answer's first chunk for choice 0: if another one is ahead, an empty chunk makes it so."""
@@ -242,7 +232,7 @@ class Answer:
         return shapes.whole_choice(index, self._said(candidate), told, candidate.choice.finish_reason)
 
     def _said(self, candidate: Candidate) -> dict[str, Any]:
-        deltas = merged(self._shown(candidate.deltas))
+        deltas = merged(candidate.deltas)
         content = joined(deltas, Content)
         if not self._generation.chat:
             return {"text": content}
@@ -250,7 +240,7 @@ class Answer:
         names = self._generation.reading.names if thought else ()
         arguments = {delta.number: delta.text for delta in deltas if isinstance(delta, CallArguments)}
         calls = [
-            shapes.tool_call(self._new_call(candidate), delta.name, arguments.get(delta.number, ""))
+            shapes.tool_call(new_id(self._generation.reading.call_id), delta.name, arguments.get(delta.number, ""))
             for delta in deltas
             if isinstance(delta, CallOpened)
         ]

@@ -58,6 +58,8 @@ class Choice:
         self._max_tokens = max_tokens
         self._waiting = Waiting() if log_probs else None
         self._unfinished: list[Entry] = []
+        self._unsure: list[Entry] = []
+        self._ready: list[Entry] = []
         self._read = self._shown = offset
         self.tokens = 0
         self.cumulative = 0.0
@@ -77,31 +79,35 @@ class Choice:
         if self.finish_reason is not None:
             return Piece([], [])
         deltas: list[Delta] = []
-        length = self._read_tokens(event, deltas) if self._max_tokens else self._end("length", deltas)
+        if self._max_tokens:
+            self._read_tokens(event, deltas)
+        else:
+            self._end("length", deltas)
         if event.status is not Status.RUNNING and self.finish_reason is None:
             if event.status not in FINISH_REASONS:
                 raise engine_errors.translate(event)
-            length += self._end(FINISH_REASONS[event.status], deltas)
-        return Piece(merged(deltas), self._entries(length))
+            self._end(FINISH_REASONS[event.status], deltas)
+        return Piece(merged(deltas), self._told())
 
-    def _read_tokens(self, event: Event, deltas: list[Delta]) -> int:
-        """Reads the event's tokens, up to where the answer ends by itself; the length of their text."""
-        length = 0
+    def _read_tokens(self, event: Event, deltas: list[Delta]) -> None:
+        """Reads the event's tokens, up to where the answer ends by itself."""
         for at, token in enumerate(event.tokens):
             if token in self._ends and self.tokens >= self._min_tokens:
-                length += self._end("stop", deltas)
-                break
+                self._end("stop", deltas)
+                return
             self.tokens += 1
             piece = self._detokenizer.push(token)
             if event.log_probs:
                 self._note(event, at, len(piece))
             text = self._stop.push(piece)
-            length += len(text)
-            deltas += self._interpreter.push_token(text)
+            found = self._interpreter.push_token(text)
+            deltas += found
             if self._stop.matched is not None or self._interpreter.complete:
                 self._finish("stop", deltas)
-                break
-        return length
+            if self._waiting is not None:
+                self._sort(len(text), known=bool(found))
+            if self.finish_reason is not None:
+                return
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
         deltas += self._interpreter.finish()
@@ -124,8 +130,8 @@ class Choice:
         self._unfinished = []
         self._read += length
 
-    def _end(self, reason: str, deltas: list[Delta]) -> int:
-        """Reads the text that was still held back; its length. If it completes a stop string, that is the reason."""
+    def _end(self, reason: str, deltas: list[Delta]) -> None:
+        """Reads the text that was still held back. If it completes a stop string, that is the reason."""
         rest = self._detokenizer.finish()
         if self._waiting is not None:
             self._place(len(rest))
@@ -134,7 +140,24 @@ class Choice:
             text += self._stop.finish()
         deltas += self._interpreter.push(text)
         self._finish(reason if self._stop.matched is None else "stop", deltas)
-        return len(text)
+        if self._waiting is not None:
+            self._sort(len(text), known=True)
+
+    def _sort(self, length: int, *, known: bool) -> None:
+        """Notes the log probs of so much text. They are told when it is known what the text means, or never."""
+        self._unsure += self._entries(length)
+        if self._interpreter.hidden:
+            self._unsure = []
+        elif known:
+            self._ready += self._unsure
+            self._unsure = []
+
+    def _told(self) -> list[Entry]:
+        if not self._ready and self.finish_reason is None:
+            return []
+        told = self._ready if self.finish_reason is None else self._ready + self._unsure
+        self._ready = []
+        return told
 
     def _entries(self, length: int) -> list[Entry]:
         if self._waiting is None:

@@ -28,12 +28,12 @@ ROWS = (
         "The engine takes prompts of at most {1} tokens, but the request has {0}. Shorten the prompt.",
     ),
     Row(
-        r"Maximum queue size of \d+ has been reached|Exceeds maximum queue size",
+        r"Maximum queue size of \d+ has been reached|Exceeds maximum queue size|Too many guides wait",
         Kind.QUEUE_FULL,
         "The server has as many requests waiting as it accepts. Try again later.",
     ),
     Row(
-        r"is not ready|is not healthy|is not found|unknown model|unloaded|shutting down|failed to load",
+        r"is not ready|is not healthy|is not found|unknown model|unloaded|shutting down|is stopping|failed to load",
         Kind.UNAVAILABLE,
         "The engine is not ready. Try again later.",
     ),
@@ -47,6 +47,11 @@ ROWS = (
         r"Invalid guided decoding guide:? ?([^\n]{0,300})",
         Kind.INVALID,
         "The engine cannot enforce the constraint of the output: {0}",
+    ),
+    Row(
+        r"guided_decoding_guide: at most (\d+)",
+        Kind.INVALID,
+        "The constraint of the output has more than the {0} bytes that the engine takes.",
     ),
     Row(
         r"GuidedDecoder is not setup",

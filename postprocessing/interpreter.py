@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postprocessing.reader import CallArguments, CallOpened, Content, Delta
+from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reasoning
 from postprocessing.reading import Reading
 
 
@@ -11,6 +11,7 @@ class Interpreter:
 
     Attributes:
         reasoning_tokens: how many tokens were part of a thought.
+        hidden: the last token was part of a thought that is not shown.
         complete: the answer has its only call; what follows is not wanted.
     """
 
@@ -19,9 +20,11 @@ class Interpreter:
         self._plain = not reading.holds and reading.forced is None
         self._forced = reading.forced is not None
         self._only_first = reading.only_first
-        self._called = False
+        self._shows_thoughts = reading.show_reasoning
+        self._opened = 0
         self._held = 0  # tokens of text that nothing is known of yet: perhaps the tag that begins a thought
         self.reasoning_tokens = 0
+        self.hidden = False
         self.complete = False
 
     def push_token(self, text: str) -> list[Delta]:
@@ -33,8 +36,10 @@ class Interpreter:
         if thinking or self._reader.reasoning:
             self.reasoning_tokens += 1 + self._held
             self._held = 0
+            self.hidden = not self._shows_thoughts
         else:
             self._held = 0 if deltas else self._held + 1
+            self.hidden = False
         return deltas
 
     def push(self, text: str) -> list[Delta]:
@@ -50,18 +55,21 @@ class Interpreter:
         return [] if self.complete else self._wanted(self._reader.finish())
 
     def finish_reason(self, reason: str) -> str:
-        """Why the answer ended: one that has called a tool of the model's own choice did so for that."""
-        return "tool_calls" if reason == "stop" and self._called and not self._forced else reason
+        """Why the answer ended: one that has called a tool of the model's own choice did so for that.
+
+        A call that a stop string or the model itself broke off is none that could be made.
+        """
+        called = 0 < self._opened <= self._reader.calls and not self._forced
+        return "tool_calls" if reason == "stop" and called else reason
 
     def _wanted(self, deltas: list[Delta]) -> list[Delta]:
-        """Of an answer that may have only one call, what comes up to the call's end."""
-        if not self._only_first:
-            self._called = self._called or any(isinstance(delta, CallOpened) for delta in deltas)
-            return deltas
+        """Without thoughts that are not shown; of an answer that may have only one call, what comes up to its end."""
         found: list[Delta] = []
         for delta in deltas:
-            if self._called and not (isinstance(delta, CallArguments) and delta.number == 0):
+            if isinstance(delta, Reasoning) and not self._shows_thoughts:
+                continue
+            if self._only_first and self._opened and not (isinstance(delta, CallArguments) and delta.number == 0):
                 break
-            self._called = self._called or isinstance(delta, CallOpened)
+            self._opened += isinstance(delta, CallOpened)
             found.append(delta)
         return found

@@ -18,6 +18,7 @@ keep these rules (tests/core/test_readers.py holds every one of them to each):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 Tools = Mapping[str, Mapping[str, Any]]
@@ -75,16 +76,15 @@ def merged(deltas: list[Delta]) -> list[Delta]:
     """The same deltas with neighbours of a kind joined and empty ones left out."""
     if len(deltas) == 1 and deltas[0][-1]:  # nearly always
         return deltas
+    if all(type(delta) is Content for delta in deltas):
+        text = "".join([delta[-1] for delta in deltas])
+        return [Content(text)] if text else []
     found: list[Delta] = []
-    for delta in deltas:
-        if isinstance(delta, CallOpened):
-            found.append(delta)
+    for kind, run in groupby(deltas, key=lambda delta: delta[:-1] + (type(delta),)):
+        if kind[-1] is CallOpened:
+            found += run
             continue
-        if not delta.text:
-            continue
-        last = found[-1] if found else None
-        if type(last) is type(delta) and last[:-1] == delta[:-1]:  # the same kind, and of the same call
-            found[-1] = delta._replace(text=last[-1] + delta.text)
-        else:
-            found.append(delta)
+        same = list(run)
+        if text := "".join(delta[-1] for delta in same):
+            found.append(same[0]._replace(text=text))  # type: ignore[call-arg]
     return found

@@ -23,6 +23,7 @@ class Reading(NamedTuple):
         opened: the prompt ends within a thought.
         show_reasoning: thoughts are part of the answer.
         names: what they are called there.
+        call_id: the style of ids that the model's chat template takes.
     """
 
     family: Family | None = None
@@ -33,6 +34,7 @@ class Reading(NamedTuple):
     opened: bool = False
     show_reasoning: bool = True
     names: tuple[str, ...] = ("reasoning_content",)
+    call_id: str = "openai"
 
     @property
     def holds(self) -> bool:

@@ -56,18 +56,27 @@ class Style(NamedTuple):
         """Whether the prompt ends right within a thought."""
         return prompt.rstrip().endswith(tuple(tag for tags in self.tags for tag in tags.opens))
 
-    def thoughtless(self, prompt: str, template: str) -> str:
+    def opened_within(self, text: str) -> bool:
+        """Whether the beginning of an answer ends within its thought."""
+        begun = text.lstrip()
+        return any(
+            begun.startswith(tags.opens) and not any(close in begun for close in tags.closes) for tags in self.tags
+        )
+
+    def thoughtless(self, prompt: str, template: str, *, opened: bool, fresh: bool) -> str:
         """The prompt, such that the answer proper begins with the very next token.
 
         Args:
             template: the source of the chat template. Models whose templates never write an empty thought have not
                 learnt what one means; those of `owns_calls` always begin with a header.
+            opened: the prompt ends within a thought.
+            fresh: the prompt ends where an answer begins.
         """
-        if self.opened_by(prompt):
+        if opened:
             return prompt + self.closing
         closed = prompt.rstrip().endswith(tuple(tag for tags in self.tags for tag in tags.closes))
         known = self.owns_calls or self.skipping.replace("\n", "\\n") in template
-        return prompt + self.skipping if known and not closed else prompt
+        return prompt + self.skipping if fresh and known and not closed else prompt
 
     @property
     def fence(self) -> Tags | None:

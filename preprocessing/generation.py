@@ -15,7 +15,7 @@ from postprocessing.reasoning import Style
 from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.body import Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
-from preprocessing.guides import STRUCTURED, Guide, behind_thought
+from preprocessing.guides import STRUCTURED, Guide, behind_thought, leaves_free
 from preprocessing.guides import guide as guide_of
 from preprocessing.model import Model
 from preprocessing.tokenizer import Tokenizer
@@ -23,7 +23,6 @@ from preprocessing.tools import NO_TOOLS, ToolUse, arguments_guide, calls_guide,
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chat has none but the context
 FORCED = FAMILIES["json"]  # how calls look that a guide forces
-FREE = ("structural_tag",)  # guides that leave the text free until something begins that they watch for
 # Names that templates have for whether to think at all (Qwen 3; DeepSeek V3.1 and Granite).
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 SMALLEST_TEMPERATURE = 1e-5  # dividing float32 logits by less overflows; nothing but the likeliest token is left anyway
@@ -192,40 +191,51 @@ def chat_prompt(body: ChatBody, model: Model) -> ChatPrompt:
         variables=thinking_variables(body, model) | allowed_variables(body, model.limits.template_variables),
     )
     style = model.reasoning if body.reasoning_effort != "none" else None
-    guide, style = thoughtful(asked, style, model, text)
-    if style is None and model.reasoning is not None:
-        text = model.reasoning.thoughtless(text, model.tokenizer.template.source)
+    fresh = body.add_generation_prompt and not body.continue_final_message
+    opened = model.reasoning is not None and (
+        model.reasoning.opened_by(text) if fresh else model.reasoning.opened_within(prefill(body))
+    )
+    guide, held = asked, False
+    if asked is not None and not leaves_free(asked):
+        held = True
+        guide, style = thoughtful(asked, style, model, opened=opened)
+    # Calls are made outside of the answer proper by models whose style owns them, so the prompt must not lead there.
+    if style is None and model.reasoning is not None and (held or use.mode == "none" or not model.reasoning.owns_calls):
+        text = model.reasoning.thoughtless(text, model.tokenizer.template.source, opened=opened, fresh=fresh)
+        opened = False
     check_length(text, model, "messages")
     ids = model.tokenizer.encode(text, add_special_tokens=body.add_special_tokens)
     reading = Reading(
         # What a guide of ours forces is JSON, whatever the model would write by itself.
-        family=None if use.mode == "none" else model.tools if asked is None or asked.type in FREE else FORCED,
+        family=None if use.mode == "none" else FORCED if held else model.tools,
         tools=use.schemas,
         forced=use.forced,
         only_first=not use.parallel,
         # A model that was asked not to think may do so all the same.
-        style=style if style or asked else model.reasoning,
-        opened=style is not None and style.opened_by(text),
+        style=style if style or held else model.reasoning,
+        opened=opened,
         show_reasoning=body.include_reasoning,
         names=model.reasoning_fields,
+        call_id=model.tools.call_id if model.tools else "openai",
     )
     return ChatPrompt(nonempty(ids, "messages"), guide, reading)
 
 
-def thoughtful(
-    guide: Guide | None, style: Style | None, model: Model, prompt: str
-) -> tuple[Guide | None, Style | None]:
+def prefill(body: ChatBody) -> str:
+    """The beginning of the answer that the client has written."""
+    return body.messages[-1].text if body.continue_final_message else ""
+
+
+def thoughtful(guide: Guide, style: Style | None, model: Model, *, opened: bool) -> tuple[Guide, Style | None]:
     """A guide that leaves room for a thought, and the style of the thoughts to expect.
 
     A guide holds from the first token on. Where the engine cannot be told that it holds behind a thought only, there is
     none.
     """
-    if guide is None or guide.type in FREE or style is None:
-        return guide, style
-    if style.fence is None or "structural_tag" not in model.guide_types:
+    if style is None or style.fence is None or "structural_tag" not in model.guide_types:
         return guide, None
     (begin, *_), (end, *_) = style.fence.opens, style.fence.closes
-    behind = behind_thought(guide, begin, end, opened=style.opened_by(prompt))
+    behind = behind_thought(guide, begin, end, opened=opened)
     return (guide, None) if behind is None else (behind, style)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 
@@ -18,6 +19,7 @@ from preprocessing.errors import invalid
 
 MAX_GUIDE_BYTES = 256 * 1024
 MAX_DEPTH = 100  # of a JSON schema; llguidance gives up at 128
+MAX_REFERENCE = 1024  # characters
 MAX_CHOICES = 1024
 # A character that means something in a regular expression.
 SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\/-]")
@@ -47,9 +49,9 @@ def as_json(value: Any, field: str) -> str:
     """A JSON document: as such, or as a string that holds one."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
-            raise invalid(f"'{field}' is not valid JSON.", field) from None
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            raise invalid(f"'{field}' is not valid JSON, or is nested too deep.", field) from None
     if not isinstance(value, dict | bool):
         raise invalid(f"'{field}' must be an object.", field)
     try:
@@ -155,9 +157,22 @@ def from_members(members: Mapping[str, Any] | None, name: str) -> Iterator[tuple
 # How the types that a guide behind a thought can have are written in a structural tag.
 BEHIND: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "json": lambda text: {"type": "json_schema", "json_schema": {"type": "object"}},
-    "json_schema": lambda text: {"type": "json_schema", "json_schema": json.loads(text or "{}")},
+    # Boolean schemas are no objects, which is all that the tags take.
+    "json_schema": lambda text: {"type": "json_schema", "json_schema": {"allOf": [json.loads(text or "true")]}}
+    if text in ("true", "false")
+    else {"type": "json_schema", "json_schema": json.loads(text or "{}")},
     "regex": lambda text: {"type": "regex", "pattern": text},
+    "structural_tag": lambda text: json.loads(text or "{}")["format"],
 }
+
+
+def leaves_free(guide: Guide) -> bool:
+    """Whether the text is free until something begins that the guide watches for."""
+    if guide.type != "structural_tag":
+        return False
+    document = json.loads(guide.text or "{}")
+    form = document.get("format")
+    return form is None or (isinstance(form, dict) and form.get("type") in ("triggered_tags", "any_text"))
 
 
 def behind_thought(guide: Guide, begin: str, end: str, *, opened: bool) -> Guide | None:
@@ -170,12 +185,15 @@ def behind_thought(guide: Guide, begin: str, end: str, *, opened: bool) -> Guide
     if guide.type not in BEHIND:
         return None
     answer = BEHIND[guide.type](guide.text)
-    thought = {"type": "tag", "begin": "" if opened else begin, "content": {"type": "any_text"}, "end": end}
+    start = "" if opened else begin
+    thought: dict[str, Any] = {"type": "tag", "begin": start, "content": {"type": "any_text"}, "end": end}
     space = {"type": "regex", "pattern": "\\s*"}
-    form: dict[str, Any] = {"type": "sequence", "elements": [thought, space, answer]}
     if not opened:
-        form = {"type": "or", "elements": [answer, form]}
-    return Guide("structural_tag", json.dumps({"type": "structural_tag", "format": form}, ensure_ascii=False))
+        nothing = {"type": "const_string", "value": ""}
+        thought = {"type": "or", "elements": [nothing, thought]}
+    form = {"type": "sequence", "elements": [thought, space, answer]}
+    document = {"type": "structural_tag", "format": form}
+    return Guide("structural_tag", json.dumps(document, separators=(",", ":"), ensure_ascii=False))
 
 
 def check(guide: Guide, field: str) -> None:
@@ -195,33 +213,44 @@ def check(guide: Guide, field: str) -> None:
 def check_schema(schema: Any, field: str) -> None:
     """Depth, and references that lead to nothing but themselves, which compilers take for anything at all."""
     pending = [(schema, 1)]
+    harmless: set[str] = set()
     while pending:
         node, depth = pending.pop()
         if depth > MAX_DEPTH:
             raise invalid(f"'{field}' is nested more than {MAX_DEPTH} deep.", field)
         if isinstance(node, dict):
-            if loops(node, schema):
+            if loops(node, schema, harmless):
                 raise invalid(f"'{field}' has a reference that leads back to itself: {node['$ref']!r:.64}.", field)
             pending += [(child, depth + 1) for child in node.values()]
         elif isinstance(node, list):
             pending += [(child, depth + 1) for child in node]
 
 
-def loops(node: dict[str, Any], root: Any) -> bool:
-    """Whether following the node's `$ref`, and the next one's, comes back to a place that was passed."""
+def loops(node: Any, root: Any, harmless: set[str]) -> bool:
+    """Whether following the node's `$ref`, and the next one's, comes back to a place that was passed.
+
+    Args:
+        harmless: references that lead to an end; grows, so that each is followed once.
+    """
     seen: set[str] = set()
-    while isinstance(node, dict) and isinstance(reference := node.get("$ref"), str):
+    while isinstance(node, dict) and isinstance(reference := node.get("$ref"), str) and reference not in harmless:
         if reference in seen:
             return True
         seen.add(reference)
         node = resolve(reference, root)
+    harmless |= seen
     return False
 
 
 def resolve(reference: str, root: Any) -> Any:
-    """The node that a local reference (RFC 6901) names; None if there is none."""
+    """The node that a local reference (RFC 6901) names; None if there is none, or the reference is absurdly long."""
+    if not reference.startswith("#") or len(reference) > MAX_REFERENCE:
+        return None
     node = root
-    for step in reference.removeprefix("#").split("/")[1:]:
+    for step in unquote(reference[1:]).split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
-        node = node.get(step) if isinstance(node, dict) else None
-    return node if reference.startswith("#") else None
+        if isinstance(node, list):
+            node = node[int(step)] if step.isdecimal() and len(step) < 6 and int(step) < len(node) else None
+        else:
+            node = node.get(step) if isinstance(node, dict) else None
+    return node

@@ -95,15 +95,10 @@ class ChatTemplate:
         """
         if not self.source:
             raise invalid("This model has no chat template; use /v1/completions.", "messages")
-        entries = self._entries(messages)
-        if tools and not self.takes_tools:
-            entries = instructed(entries, instructions(tools))
-        if not self._system:
-            entries = without_system(entries)
         given = [tool.for_template() for tool in tools] if self.takes_tools else []
         try:
             return self._apply(
-                [self._shaped(entry) for entry in entries],
+                self._conversation(messages, tools),
                 given or None,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
@@ -124,6 +119,15 @@ class ChatTemplate:
         (rendered,), _ = render_jinja_template([entries], tools=tools, chat_template=template, **variables)
         return str(rendered)
 
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Entry]:
+        """The messages as this template takes them."""
+        entries = self._entries(messages)
+        if tools and not self.takes_tools:
+            entries = instructed(entries, instructions(tools))
+        if not self._system:
+            entries = without_system(entries)
+        return [self._shaped(entry) for entry in entries]
+
     def _entries(self, messages: Sequence[Message]) -> list[Entry]:
         """The messages with plain contents, calls in the form that the template takes."""
         if self._calls is None:
@@ -131,12 +135,12 @@ class ChatTemplate:
         if not self._several:
             messages = one_call_each(messages)
         names = called_names(messages)
-        return [self._entry(message, self._calls, names) for message in messages]
+        return [self._entry(message, self._calls, name) for message, name in zip(messages, names, strict=True)]
 
-    def _entry(self, message: Message, form: Calls, names: Mapping[str, str]) -> Entry:
+    def _entry(self, message: Message, form: Calls, called: str | None) -> Entry:
         entry = plain(message)
-        if message.role == "tool" and (name := names.get(message.tool_call_id or "")):
-            entry.setdefault("name", name)
+        if called is not None:
+            entry.setdefault("name", called)
         if message.tool_calls:
             entry["tool_calls"] = [self._call(call, form) for call in message.tool_calls]
             entry["content"] = message.text or form.content
@@ -225,9 +229,14 @@ def plain(message: Message) -> Entry:
     return entry
 
 
-def called_names(messages: Sequence[Message]) -> dict[str, str]:
-    """Id of a call → name of its function."""
-    return {call.id: call.function.name for message in messages for call in message.tool_calls or ()}
+def called_names(messages: Sequence[Message]) -> list[str | None]:
+    """For each message the function whose result it is. Ids may come again in later turns: the nearest call counts."""
+    names: dict[str, str] = {}
+    found: list[str | None] = []
+    for message in messages:
+        names |= {call.id: call.function.name for call in message.tool_calls or ()}
+        found.append(names.get(message.tool_call_id or "") if message.role == "tool" else None)
+    return found
 
 
 def as_object(arguments: str) -> Any:
@@ -241,20 +250,22 @@ def as_object(arguments: str) -> Any:
 def one_call_each(messages: Sequence[Message]) -> list[Message]:
     """The same conversation with one call per message, each followed by its result."""
     found: list[Message] = []
-    results = {message.tool_call_id: message for message in messages if message.role == "tool"}
-    split: set[str] = set()
-    for message in messages:
+    rest = list(reversed(messages))
+    while rest:
+        message = rest.pop()
         calls = message.tool_calls or []
         if len(calls) < 2:
-            if message.tool_call_id not in split:
-                found.append(message)
+            found.append(message)
             continue
+        results: dict[str | None, Message] = {}
+        while rest and rest[-1].role == "tool":
+            result = rest.pop()
+            results[result.tool_call_id] = result
         for number, call in enumerate(calls):
             content = message.content if number == 0 else None
             found.append(message.model_copy(update={"tool_calls": [call], "content": content}))
-            if call.id in results:
-                found.append(results[call.id])
-                split.add(call.id)
+            found += [results.pop(call.id)] if call.id in results else []
+        found += results.values()
     return found
 
 
@@ -265,9 +276,8 @@ def without_calls(messages: Sequence[Message], *, keep_results: bool, mark: str)
         keep_results: the template takes the results of calls; else they become the user's text.
         mark: what the model itself writes before its list of calls.
     """
-    names = called_names(messages)
     found: list[Entry] = []
-    for message in messages:
+    for message, called in zip(messages, called_names(messages), strict=True):
         entry = plain(message)
         if message.tool_calls:
             calls = [{"name": each.function.name, "arguments": as_object(each.function.arguments)}
@@ -275,7 +285,7 @@ def without_calls(messages: Sequence[Message], *, keep_results: bool, mark: str)
             written = mark + json.dumps(calls[0] if len(calls) == 1 and not mark else calls, ensure_ascii=False)
             entry = {"role": "assistant", "content": "\n".join(filter(None, (message.text, written)))}
         elif message.role == "tool" and not keep_results:
-            name = names.get(message.tool_call_id or "", message.name or "the function")
+            name = called or message.name or "the function"
             entry = {"role": "user", "content": f"Result of {name}: {message.text}", "result": True}
         if entry["role"] == "user" and found and found[-1].get("result"):  # templates want the roles to take turns
             before = found.pop()

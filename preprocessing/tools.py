@@ -20,8 +20,10 @@ MAX_TOOLS = 256
 MAX_NAME = 128
 MAX_CALLS = 16  # of a forced list; a model that cannot stop would go on for ever
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
-# Members of a JSON schema that hold values, not schemas: what looks like a reference there is none.
+# Keywords of JSON schemas that hold values: what looks like a reference there is none.
 VALUES = ("enum", "const", "default", "examples", "example")
+# Keywords that hold schemas by name: there a name is a name, whatever it looks like.
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
 class FunctionSpec(Strict):
@@ -70,8 +72,8 @@ class ToolUse(NamedTuple):
 
     @property
     def schemas(self) -> dict[str, Mapping[str, Any]]:
-        """Name → JSON schema of the arguments."""
-        return {tool.function.name: tool.function.parameters or NO_PARAMETERS for tool in self.tools}
+        """Name → JSON schema of the arguments, which are an object even if the client's schema does not say so."""
+        return {tool.function.name: {**(tool.function.parameters or {}), "type": "object"} for tool in self.tools}
 
     @property
     def strict(self) -> bool:
@@ -159,7 +161,8 @@ def function_name(value: Any, field: str) -> str:
 
 def arguments_guide(use: ToolUse) -> Guide:
     """The arguments of the one function that has to be called."""
-    return schema_guide(use.tools[0].function.parameters or NO_PARAMETERS)
+    (schema,) = use.schemas.values()
+    return schema_guide(moved(schema, "#"))
 
 
 def calls_guide(use: ToolUse, key: str, otherwise: Mapping[str, Any] | None = None) -> Guide:
@@ -204,10 +207,12 @@ def moved(schema: Any, place: str) -> Any:
         return schema
     found: dict[str, Any] = {}
     for name, value in schema.items():
-        if name in ("$schema", "$id") and isinstance(value, str):
+        if name in ("$schema", "$id"):
             continue  # say what the document was; it is none any more
-        if name == "$ref" and isinstance(value, str) and value.startswith("#"):
+        if name == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
             found[name] = place + value[1:]
+        elif name in NAMED and isinstance(value, Mapping):
+            found[name] = {key: moved(each, place) for key, each in value.items()}
         else:
             found[name] = value if name in VALUES else moved(value, place)
     return found
@@ -221,7 +226,8 @@ def tagged_guide(use: ToolUse, tag: tuple[str, str, str]) -> Guide:
     """
     begin, end, trigger = tag
     structures = [
-        {"begin": begin.replace("NAME", name), "schema": schema, "end": end} for name, schema in use.schemas.items()
+        {"begin": begin.replace("NAME", name), "schema": moved(schema, "#"), "end": end}
+        for name, schema in use.schemas.items()
     ]
     document = {"type": "structural_tag", "structures": structures, "triggers": [trigger]}
     guide = Guide("structural_tag", json.dumps(document, separators=(",", ":"), ensure_ascii=False))

@@ -140,8 +140,9 @@ def test_streamed_and_whole_answers_agree(model: Model, case: Any, cuts: list[in
     ids = tokens(model, text)
     streamed = said(feed(answer(model, stream=True, **changes), [ids], cuts))
     assert streamed == whole(feed(answer(model, **changes), [ids], cuts))
-    if "stop" in changes:  # cut in the middle of the arguments
+    if "stop" in changes:  # cut in the middle of the arguments: no call that could be made
         assert streamed["tool_calls"] == [{"name": "get_weather", "arguments": '{"city": "'}]
+        assert streamed["finish_reason"] == "stop"
         return
     assert (streamed["content"], streamed["reasoning_content"]) == (content, reasoning)
     assert (calls(streamed), streamed["finish_reason"]) == (expected, reason)
@@ -227,3 +228,25 @@ def test_no_log_prob_is_lost(model: Model, cuts: list[int]) -> None:
     assert names == [entry["token"] for entry in body["choices"][0]["logprobs"]["content"]]
     assert len(names) == len(ids)
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(cuts=st.lists(st.integers(0, 99), max_size=40))
+def test_hidden_thoughts_have_no_log_probs(model: Model, stream: bool, cuts: list[int]) -> None:
+    thought, rest = tokens(model, "<think>\nA secret.\n</think>"), tokens(model, "\n\nYes, sir.")
+    out = feed(answer(model, stream=stream, logprobs=True, include_reasoning=False), [thought + rest], cuts)
+    chunks = events(out) if stream else [json.loads(out)]
+    told = [choice["logprobs"] for chunk in chunks for choice in chunk["choices"] if choice["logprobs"]]
+    names = [entry["token"] for each in told for entry in each["content"]]
+    assert names == [model.tokenizer.backend.decode([token]) for token in rest]
+    assert b"secret" not in out
+
+
+def test_a_long_whole_answer_is_joined_once(model: Model) -> None:
+    ids = tokens(model, "word ") * 60_000
+    made = answer(replace(model, max_model_len=300_000, reasoning=None), tools=[])
+    for token in ids[:-1]:
+        made.push(Event([token]))
+    body = json.loads(made.push(Event(ids[-1:], Status.END_ID)))
+    assert body["choices"][0]["message"]["content"] == "word " * 60_000

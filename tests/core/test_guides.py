@@ -114,3 +114,16 @@ def test_choices_are_taken_literally(model: Model) -> None:
     assert found is not None and found.text is not None
     assert all(re.fullmatch(found.text, word) for word in words)
     assert not re.fullmatch(found.text, "aab")
+
+
+def test_chains_of_references_are_followed_once() -> None:
+    chain: dict[str, Any] = {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(7000)}
+    schema = {"$defs": chain | {"a7000": {"type": "integer"}}}
+    found = guide(None, {"json": schema}, {})
+    assert found is not None
+
+
+def test_a_json_document_in_a_string_that_is_nested_too_deep() -> None:
+    with pytest.raises(OpenAIError) as caught:
+        guide(None, None, {"json": "[" * 100_000})
+    assert caught.value.status == 400

@@ -65,14 +65,24 @@ PROMPTS = [  # style, prompt, whether it opens a thought, what makes the answer 
 def test_prompts(name: str, prompt: str, opened: bool, appended: str) -> None:
     style = STYLES[name]
     assert style.opened_by(prompt) is opened
-    assert style.thoughtless(prompt, r"{{ '<think>\n\n</think>\n\n' }}") == prompt + appended
+    template = r"{{ '<think>\n\n</think>\n\n' }}"
+    assert style.thoughtless(prompt, template, opened=opened, fresh=True) == prompt + appended
+    assert opened or style.thoughtless(prompt, template, opened=False, fresh=False) == prompt
     assert not style.opened_by(prompt + appended)
 
 
 def test_a_model_that_knows_no_empty_thought_gets_none() -> None:
     template = "{{ content.split('</think>')[-1] }}"
-    assert STYLES["think"].thoughtless("<|im_start|>assistant\n", template) == "<|im_start|>assistant\n"
-    assert STYLES["think"].thoughtless("<think>\n", template) == "<think>\n\n</think>\n\n"
+    think = STYLES["think"]
+    assert think.thoughtless("assistant\n", template, opened=False, fresh=True) == "assistant\n"
+    assert think.thoughtless("<think>\n", template, opened=True, fresh=True) == "<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(("text", "within"), [
+    ("<think>\nLet me", True), ("\n<think>", True), ("<think>a</think>b", False), ("Hm <think>", False), ("", False),
+])  # fmt: skip
+def test_a_thought_that_the_client_began(text: str, within: bool) -> None:
+    assert STYLES["think"].opened_within(text) is within
 
 
 # Each style around each family

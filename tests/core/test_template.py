@@ -133,3 +133,27 @@ def test_a_template_that_refuses_says_why() -> None:
     source = "{% if messages | length > 1 %}{{ raise_exception('too long') }}{% endif %}{{ messages[0].content }}"
     with pytest.raises(OpenAIError, match="too long"):
         template(source).render(CONVERSATION)
+
+
+@pytest.mark.parametrize("name", ["one call at a time", "no calls", "arguments as objects"])
+def test_ids_that_come_again_in_later_turns(name: str) -> None:
+    turn = [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": None, "tool_calls": [call("c1", "Paris"), call("c2", "Rome")]},
+    ]
+    results = [
+        [{"role": "tool", "tool_call_id": f"c{n}", "content": f"{city} {at}"} for n, city in ((1, "A"), (2, "B"))]
+        for at in (1, 2)
+    ]
+    text = template(TEMPLATES[name]).render(messages(*turn, *results[0], *turn, *results[1]))
+    places = [text.index(said) for said in ("A 1", "B 1", "A 2", "B 2")]
+    assert places == sorted(places)
+
+
+def test_arguments_that_are_nested_too_deep_are_the_client_s_fault() -> None:
+    deep = "[" * 1000 + "]" * 1000
+    function = {"name": "f", "arguments": deep}
+    said = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    for name in ("no calls", "arguments as objects"):
+        with pytest.raises(OpenAIError, match="cannot render"):
+            template(TEMPLATES[name]).render(messages({"role": "user", "content": "x"}, said))

@@ -133,6 +133,24 @@ def test_calls_beside_an_answer_of_a_given_form(model: Model) -> None:
     assert not accepts(schema_of(made(model, tools=[WEATHER], tool_choice="required", response_format=form)), {"a": 1})
 
 
+def test_arguments_are_an_object_even_if_the_schema_does_not_say_so(model: Model) -> None:
+    loose = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+    for kind in ({}, {"type": ["object", "null"]}):
+        tools = [tool("f", loose | kind)]
+        named = {"type": "function", "function": {"name": "f"}}
+        assert not accepts(schema_of(made(model, tools=tools, tool_choice=named)), None)
+        assert not accepts(schema_of(made(model, tools=tools, tool_choice="required")), {"name": "f", "arguments": 1})
+
+
+def test_names_of_properties_are_no_keywords(model: Model) -> None:
+    schema = {"type": "object", "properties": {"default": {"$ref": "#/$defs/D"}, "$id": {"type": "integer"}},
+              "$defs": {"D": {"type": "integer"}}, "additionalProperties": False}  # fmt: skip
+    found = schema_of(made(model, tools=[tool("f", schema)], tool_choice="required"))
+    assert accepts(found, {"name": "f", "arguments": {"default": 1, "$id": 2}})
+    assert not accepts(found, {"name": "f", "arguments": {"default": "1"}})
+    assert not accepts(found, {"name": "f", "arguments": {"$id": "1"}})
+
+
 def test_strict_functions_are_enforced_where_the_engine_can_watch_for_calls(model: Model) -> None:
     hermes = replace(model, tools=FAMILIES["hermes"])
     strict = [tool("get_weather", CITY, strict=True)]
@@ -219,9 +237,34 @@ def test_a_constraint_behind_a_thought_where_the_engine_can(model: Model) -> Non
     forced = prepare("chat/completions", request(**FORCED), thinker, seed=1)
     assert forced.reading.style is STYLES["think"] and not prompt(model, forced).endswith("</think>\n\n")
     assert forced.guide is not None and forced.guide.type == "structural_tag" and forced.guide.text is not None
-    plain, behind = json.loads(forced.guide.text)["format"]["elements"]
-    assert behind["elements"][0]["begin"] == "<think>" and behind["elements"][-1] == plain
-    assert accepts(plain["json_schema"], {"name": "get_weather", "arguments": {"city": "Paris"}})
+    thought, _, behind = json.loads(forced.guide.text)["format"]["elements"]
+    assert [way.get("begin") for way in thought["elements"]] == [None, "<think>"]
+    assert accepts(behind["json_schema"], {"name": "get_weather", "arguments": {"city": "Paris"}})
+
+
+@pytest.mark.usefixtures("source")
+def test_the_client_s_own_beginning_of_an_answer_is_left_alone(model: Model) -> None:
+    for said, opened in (("The answer is", False), ("<think>\nLet me", True)):
+        messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said}]
+        asked = request(messages=messages, continue_final_message=True, add_generation_prompt=False)
+        generation = prepare("chat/completions", asked, thinking(model), seed=1)
+        assert prompt(model, generation).endswith(said) and generation.reading.opened is opened
+    forced = request(messages=messages, continue_final_message=True, add_generation_prompt=False, guided_regex="a")
+    generation = prepare("chat/completions", forced, thinking(model, "regex"), seed=1)
+    assert prompt(model, generation).endswith("Let me\n</think>\n\n")
+    silent = request(messages=messages[:1], add_generation_prompt=False, reasoning_effort="none")
+    assert prompt(model, prepare("chat/completions", silent, thinking(model), seed=1)).endswith("<|end|>")
+
+
+@pytest.mark.usefixtures("source")
+def test_a_structural_tag_that_holds_from_the_first_token_is_behind_the_thought(model: Model) -> None:
+    form = {"type": "structural_tag", "format": {"type": "json_schema", "json_schema": {"type": "object"}}}
+    generation = prepare("chat/completions", request(response_format=form), thinking(model, "structural_tag"), seed=1)
+    assert generation.guide is not None and generation.guide.text is not None
+    assert json.loads(generation.guide.text)["format"]["elements"][-1] == form["format"]
+    watching = {"type": "structural_tag", "structures": [], "triggers": ["<"]}
+    generation = prepare("chat/completions", request(response_format=watching), thinking(model, "structural_tag"), 1)
+    assert generation.guide is not None and json.loads(generation.guide.text or "") == watching
 
 
 @pytest.mark.usefixtures("source")

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from engine.guides import GuideError, load_tokenizer
+from preprocessing.guides import Guide as Asked
+from preprocessing.guides import behind_thought
 from tests.engine.client import PROMPT
 from tests.engine.grammars import Language
 from tests.engine.test_guided import closed, ended, guide
@@ -157,3 +159,20 @@ def test_a_model_that_calls_at_random(make_client: Any, folder: Path, seed: int)
 def test_refusals(tokenizer: Any, tag: Any, reason: str) -> None:
     with pytest.raises(GuideError, match=reason):
         Language("structural_tag", tag, tokenizer)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("schema", [closed(a=NULL), True])
+def test_what_the_server_asks_for_behind_a_thought(folder: Path, opened: bool, schema: Any) -> None:
+    """`preprocessing.guides.behind_thought`: a thought, perhaps none, then what the constraint says."""
+    made = behind_thought(Asked("json_schema", json.dumps(schema)), "<tool_call>", "</tool_call>", opened=opened)
+    assert made is not None and made.text is not None
+    language = Language(made.type, made.text, load_tokenizer(folder))
+    begin = "" if opened else "<tool_call>"
+    assert f'{begin}Hm <b> {{"x"}}\n</tool_call>\n\n{{"a": null}}' in language
+    assert f'{begin}</tool_call>{{"a": null}}' in language
+    assert ('{"a": null}' in language) is not opened
+    assert f"{begin}Hm</tool_call>text" not in language
+    assert f"{begin}Hm" not in language
+    if schema is not True:
+        assert f'{begin}Hm</tool_call>{{"a": 1}}' not in language

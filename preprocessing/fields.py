@@ -1,7 +1,7 @@
 """Which request fields are honoured, accepted without effect, or refused: the one place that says so.
 
 A field that is not in the table of its endpoint is unknown and refused by name. A refused field may still be sent
-with a value that asks for nothing (`n: 1`, `tools: []`): clients send those as a matter of course.
+with a value that asks for nothing (`functions: []`, `min_p: 0`): clients send those as a matter of course.
 """
 
 from __future__ import annotations
@@ -99,6 +99,15 @@ COMPLETIONS: dict[str, Field] = COMMON | {
     "suffix": Field("honoured", "for models whose vocabulary has the tokens of fill-in-the-middle"),
     "echo": HONOURED,
     "best_of": HONOURED,
+}
+
+EMBEDDINGS: dict[str, Field] = {
+    "model": HONOURED,
+    "input": HONOURED,
+    "encoding_format": HONOURED,
+    "dimensions": Field("honoured", "where the model is made for it (docs/embeddings.md)"),
+    "prompt_name": Field("honoured", "an extension: one of the prompts that the model's files name"),
+    "user": BOOKKEEPING,
 }
 
 

@@ -157,3 +157,9 @@ def test_tool_calls(tokenizer: Any, name: Any) -> None:
     assert all(text in language for text in (f, g, f"[{f}]", f"[{g}, {f}]"))
     assert not any(text in language for text in (
         "[]", f"[{f},{f},{f}]", f.replace("f", "h"), f.replace("3", "0"), f.replace("1", "0"), f.replace("f", "g")))
+
+
+@pytest.mark.parametrize("value", ["a", None, [1]])
+def test_options_that_are_no_object(tokenizer: Any, value: Any) -> None:
+    with pytest.raises(GuideError, match="x-guidance"):
+        Language("json_schema", {"x-guidance": value, "properties": {'a"b': {}}}, tokenizer)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .guides import Guide, GuideError, compile_grammar, load_tokenizer, to_grammar
 
+NOT_COMPILED = "it could not be compiled"
 SECONDS = 3.0
 """How long a guide may take. The longest useful ones take some tenths of a second."""
 MEMORY = 2 << 30
@@ -92,7 +93,8 @@ def main() -> None:
             compile_grammar(grammar, tokenizer)
             answer = {"grammar": grammar}
         except Exception as error:
-            answer = {"error": str(error) if isinstance(error, GuideError) else f"{type(error).__name__}: {error}"}
+            # What else went wrong is ours, and no business of whoever wrote the guide; stderr goes nowhere.
+            answer = {"error": str(error) if isinstance(error, GuideError) else NOT_COMPILED}
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(answer), flush=True)
 
@@ -122,4 +124,4 @@ def _end(process: subprocess.Popen[str]) -> int:
 
 
 def _cause_of_death(code: int) -> str:
-    return "it takes too long to compile" if code == -signal.SIGALRM else "it could not be compiled"
+    return "it takes too long to compile" if code == -signal.SIGALRM else NOT_COMPILED

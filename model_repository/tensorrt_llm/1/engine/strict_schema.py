@@ -100,6 +100,8 @@ def _dict(value: Any) -> Node:
 
 def _check_options(root: Node) -> None:
     """llguidance's switches at the root: most of them give up what this module is for."""
+    if not isinstance(root.get("x-guidance", {}), dict):
+        raise SchemaError("x-guidance: wanted an object")
     for name in _dict(root.get("x-guidance")):
         if name != "whitespace_flexible":
             raise SchemaError(f"x-guidance: {name[:40]} is not supported")

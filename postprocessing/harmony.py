@@ -16,11 +16,12 @@ gpt-oss, which names the recipient before the channel.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from enum import Enum, auto
 from typing import NamedTuple
 
 from postprocessing.markers import Scanner, pieces
-from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reasoning
+from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reader, Reasoning
 from postprocessing.tool_calls.value import Value
 from postprocessing.whitespace import Trimmer
 
@@ -32,7 +33,7 @@ CHANNELS = ("analysis", "commentary", "final")
 # Far more than any header has; what goes on without `<|message|>` for longer is text.
 LONGEST_HEADER = 400
 # What a header may be so far: a role, then recipient, channel and type in any order, as models repeat the channel.
-NAME = r"[\w.\-]*"
+NAME = r"[\w.:/\-]*"
 HEADER = re.compile(
     rf"\s*(?:{re.escape(START)}{NAME})?(?:\s*(?:to={NAME}|{re.escape(CHANNEL)}\s*\w*|{re.escape(CONSTRAIN)}))*\s*\w*\s*"
 )
@@ -62,14 +63,17 @@ class Harmony:
     """Reads one answer.
 
     Args:
-        calls: whether to read calls; without, their text is reasoning, as is all that goes to other recipients.
+        inner: reads all content, as one text. Its calls are those of the answer then; the text of calls in this format
+            is reasoning, as is all that goes to other recipients.
         opened: the prompt ends within a thought.
+        names: functions that may be called without their namespace.
     """
 
-    def __init__(self, *, calls: bool = True, opened: bool = False) -> None:
+    def __init__(self, inner: Reader | None = None, *, opened: bool = False, names: Collection[str] = ()) -> None:
         self.reasoning = opened
         self.calls = 0
-        self._reads_calls = calls
+        self._inner = inner
+        self.names = names
         self._opened_calls = 0
         self._scanner = Scanner(MARKERS)
         self._header: list[str] | None = None if opened else []
@@ -97,7 +101,8 @@ class Harmony:
         deltas += self._cut_header()
         # The token that ends a call ends the answer and is not seen, nor is it when the answer was cut off.
         complete = self._arguments.done and not self._arguments.broken
-        return deltas + self._close(complete=complete or self._fresh)
+        deltas += self._close(complete=complete or self._fresh)
+        return deltas + self._read_content(None)
 
     def _text(self, text: str) -> list[Delta]:
         """Takes text without markers."""
@@ -150,7 +155,9 @@ class Harmony:
         recipient = RECIPIENT.search(header)
         if recipient and recipient.group(1) != "all":
             function = FUNCTION.fullmatch(recipient.group(1))
-            return Message(Kind.CALL, function.group(1)) if function and self._reads_calls else Message(Kind.REASONING)
+            name = function.group(1) if function else recipient.group(1)
+            called = (function is not None or name in self.names) and self._inner is None
+            return Message(Kind.CALL, name) if called else Message(Kind.REASONING)
         channel = CHANNEL_NAME.search(header)
         return Message(Kind.REASONING if channel and channel.group(1) == "analysis" else Kind.CONTENT)
 
@@ -187,7 +194,15 @@ class Harmony:
         parted = "\n" if self._fresh and kind in self._seen else ""
         self._fresh = False
         self._seen.add(kind)
-        return [Content(parted + shown) if kind is Kind.CONTENT else Reasoning(parted + shown)]
+        return self._read_content(parted + shown) if kind is Kind.CONTENT else [Reasoning(parted + shown)]
+
+    def _read_content(self, text: str | None) -> list[Delta]:
+        """What content is; None ends it."""
+        if self._inner is None:
+            return [Content(text)] if text else []
+        deltas = self._inner.finish() if text is None else self._inner.push(text)
+        self.calls = self._inner.calls
+        return deltas
 
     def _close(self, *, complete: bool = True) -> list[Delta]:
         """The message ends; until a header says otherwise, what comes is content."""

@@ -86,7 +86,9 @@ class Style(NamedTuple):
     def reader(self, inner: Reader, opened: bool) -> Reader:
         """Reads thoughts, and what is behind them as `inner` does; `opened`: the text begins within a thought."""
         if self.owns_calls:
-            return Harmony(calls=isinstance(inner, Harmony), opened=opened)
+            if isinstance(inner, Harmony):
+                return Harmony(opened=opened, names=inner.names)
+            return Harmony(inner, opened=opened)  # it was asked to call functions in another way, in what it says
         return Thoughts(self.tags, inner, opened)
 
 

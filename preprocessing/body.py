@@ -27,6 +27,7 @@ MAX_BIASES = 1024
 MAX_WORDS = 128  # bad words, stop token ids
 MAX_TOP_LOG_PROBS = 20  # chat; OpenAI's own limit
 MAX_LOG_PROBS = 5  # completions; OpenAI's own limit
+MAX_TOOLS_BYTES = 1024 * 1024
 MAX_TOP_K = 1024  # what TensorRT-LLM's kernels take
 
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -178,6 +179,7 @@ def parse(endpoint: str, raw: bytes, *, ignore_unknown: bool = False) -> ChatBod
     schema = SCHEMAS[endpoint]
     honoured = fields.check(decode(raw), schema.fields, ignore_unknown=ignore_unknown)
     check_prompts(honoured.get("prompt"))
+    check_tools_size(honoured.get("tools"))
     try:
         body = schema.body.model_validate(honoured)
     except ValidationError as error:
@@ -193,6 +195,12 @@ def check_prompts(prompt: Any) -> None:
     """Refuses a list of very many prompts before each of them is looked at. (A long list of numbers is one prompt.)"""
     if isinstance(prompt, list) and len(prompt) > MAX_PROMPTS and isinstance(prompt[0], str | list):
         raise invalid(f"'prompt' must have at most {MAX_PROMPTS} item(s).", "prompt")
+
+
+def check_tools_size(tools: Any) -> None:
+    """Refuses what would take long to look at."""
+    if tools and len(orjson.dumps(tools)) > MAX_TOOLS_BYTES:
+        raise invalid(f"'tools' must have at most {MAX_TOOLS_BYTES} bytes.", "tools")
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -234,6 +242,7 @@ MESSAGES: dict[str, str] = {
 UNIONS: dict[str, str] = {
     "stop": f"'{{field}}' must be a string or a list of up to {MAX_STOPS} strings; got {{input}}.",
     "prompt": "'{field}' must be a string, a list of strings or a list of token ids; got {input}.",
+    "input": "'{field}' must be a string, a list of strings, a list of token ids or a list of those; got {input}.",
     "content": "'{field}' must be a string or a list of text parts; got {input}.",
 }
 MAX_SHOWN = 64  # characters of the client's own value in a message

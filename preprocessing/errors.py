@@ -21,6 +21,8 @@ class Kind(Enum):
     NOT_FOUND = "not_found"
     QUEUE_FULL = "queue_full"
     UNAVAILABLE = "unavailable"
+    QUEUE_TIMEOUT = "queue_timeout"
+    TIMEOUT = "timeout"
     INTERNAL = "internal"
 
 
@@ -39,6 +41,8 @@ ROWS: dict[Kind, Row] = {
     Kind.NOT_FOUND: Row(404, "invalid_request_error", "not_found"),
     Kind.QUEUE_FULL: Row(429, "rate_limit_error", "queue_full"),
     Kind.UNAVAILABLE: Row(503, "server_error", "service_unavailable"),
+    Kind.QUEUE_TIMEOUT: Row(503, "server_error", "queue_timeout"),
+    Kind.TIMEOUT: Row(504, "server_error", "request_timeout"),
     Kind.INTERNAL: Row(500, "server_error", "internal_error"),
 }
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from postprocessing.reading import PLAIN, Reading
 from postprocessing.reasoning import Style
-from postprocessing.tool_calls.families import FAMILIES
+from postprocessing.tool_calls.families import FORCED
 from preprocessing.body import Body, ChatBody, CompletionBody, parse
 from preprocessing.errors import Kind, OpenAIError, invalid
 from preprocessing.guides import STRUCTURED, Guide, behind_thought, leaves_free
@@ -22,7 +22,6 @@ from preprocessing.tokenizer import Tokenizer
 from preprocessing.tools import NO_TOOLS, ToolUse, arguments_guide, calls_guide, tagged_guide, tool_use
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chat has none but the context
-FORCED = FAMILIES["json"]  # how calls look that a guide forces
 # Names that templates have for whether to think at all (Qwen 3; DeepSeek V3.1 and Granite).
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 SMALLEST_TEMPERATURE = 1e-5  # dividing float32 logits by less overflows; nothing but the likeliest token is left anyway
@@ -186,6 +185,7 @@ def chat_prompt(body: ChatBody, model: Model) -> ChatPrompt:
     text = model.tokenizer.template.render(
         body.messages,
         tools=use.tools,
+        call=model.tools.tag if model.tools else None,
         add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
         continue_final_message=body.continue_final_message,
         variables=thinking_variables(body, model) | allowed_variables(body, model.limits.template_variables),

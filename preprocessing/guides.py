@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -89,6 +89,7 @@ FORMATS: dict[str, tuple[str | None, Source | None]] = {
     "lark_grammar": ("lark_grammar", Source("lark_grammar", as_text)),
     "llguidance": ("llguidance", Source("llguidance", as_json)),
 }
+WHOLE = ("structural_tag",)  # formats that are the guide themselves
 # vLLM's `structured_outputs` and its older fields, which have the same members behind "guided_".
 STRUCTURED: dict[str, Source] = {"json": JSON_SCHEMA, "regex": REGEX, "choice": CHOICE, "grammar": EBNF}
 
@@ -124,6 +125,10 @@ def from_format(response_format: Mapping[str, Any] | None) -> Iterator[tuple[str
         wanted = ", ".join(f"'{name}'" for name in FORMATS)
         raise invalid(f"'response_format.type' must be one of {wanted}.", "response_format.type")
     member, source = FORMATS[kind]
+    if kind == "json_object" and "schema" in response_format:  # as llama.cpp and others have it
+        member, source = "schema", JSON_SCHEMA
+    if kind not in WHOLE:
+        only(response_format, ("type", member), "response_format")
     if source is None:
         return
     field = "response_format" if member is None else f"response_format.{member}"
@@ -138,11 +143,19 @@ def openai_schema(value: Any) -> tuple[Any, str]:
     field = "response_format.json_schema"
     if not isinstance(value, dict):
         raise invalid(f"'{field}' must be an object.", field)
+    only(value, ("name", "description", "schema", "strict"), field)
     if not isinstance(value.get("name"), str):
         raise invalid(f"'{field}.name' must be a string.", f"{field}.name")
     if "schema" not in value:
         return {"type": "object"}, f"{field}.schema"
     return value["schema"], f"{field}.schema"
+
+
+def only(value: Mapping[str, Any], members: Collection[str | None], field: str) -> None:
+    """Refuses other members: a constraint that is misspelt would be none."""
+    for name in value:
+        if name not in members:
+            raise invalid(f"Unknown field: '{field}.{name[:64]}'.", f"{field}.{name[:64]}")
 
 
 def from_members(members: Mapping[str, Any] | None, name: str) -> Iterator[tuple[str, Guide]]:

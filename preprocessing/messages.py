@@ -23,8 +23,11 @@ class TextPart(Strict):
 
 
 class Function(Strict):
+    """`parsed_arguments` is what openai-python leaves in messages that it has parsed."""
+
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class ToolCall(Strict):
@@ -45,7 +48,7 @@ class Message(Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     # Lists fail fast: a long one of the wrong kind is one error, not one for each item.
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)] | None = None
+    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
@@ -55,12 +58,13 @@ class Message(Strict):
     refusal: Any = None
     annotations: Any = None
     provider_specific_fields: Any = None
+    parsed: Any = None
     audio: None = None
     function_call: None = None
 
     @model_validator(mode="after")
     def _fits_the_role(self) -> Message:
-        if self.content is None and self.role != "assistant":
+        if self.content in (None, []) and self.role != "assistant":
             raise PydanticCustomError("content_required", "content")
         if self.tool_calls and self.role != "assistant":
             raise PydanticCustomError("not_of_role", "tool_calls", {"member": "tool_calls", "role": self.role})

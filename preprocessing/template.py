@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jinja2
 import orjson
 
+from postprocessing.tool_calls.families import Tag
 from preprocessing.errors import invalid
 from preprocessing.messages import Message, ToolCall
 from preprocessing.tools import Tool, instructions
@@ -56,6 +57,7 @@ class ChatTemplate:
     Attributes:
         source: the template's text (of all of them, if the model has one for tools); empty without any.
         takes_tools: it writes down the tools that it is given; for the others `render` does.
+        takes_calls: it writes down the calls of earlier answers, in the model's own way.
     """
 
     def __init__(self, pretrained: Any) -> None:
@@ -63,9 +65,13 @@ class ChatTemplate:
         found = pretrained.chat_template or ""
         self.source: str = "\n".join(found.values()) if isinstance(found, dict) else found
         self._parts = self._wants_parts()
-        self.takes_tools = bool(found) and self._shows(self._asked(), NAME, tools=[probe_tool()])
+        self._tools_in_system = bool(found) and self._shows([told(probe_tool()), *self._asked()], NAME)
+        self.takes_tools = self._tools_in_system or (
+            bool(found) and self._shows(self._asked(), NAME, tools=[probe_tool()])
+        )
         self._system = self._shows([{"role": "system", "content": RESULT}, *self._asked()], RESULT, PROBE)
         self._calls = next((form for form in FORMS if self._takes(form)), None) if found else None
+        self.takes_calls = self._calls is not None
         self._results = self._shows(self._answered_twice(), RESULT)
         self._several = self._calls is None or self._takes(self._calls, calls=2)
 
@@ -78,6 +84,7 @@ class ChatTemplate:
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] = (),
+        call: Tag | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         variables: Mapping[str, object] | None = None,
@@ -86,6 +93,7 @@ class ChatTemplate:
 
         Args:
             tools: those that the model may call.
+            call: how it is asked to write a call, where the template does not say it; None: as plain JSON.
             add_generation_prompt: leave it open for the assistant's answer.
             continue_final_message: leave the last message open instead.
             variables: further variables of the template; the caller decides which are allowed.
@@ -95,10 +103,10 @@ class ChatTemplate:
         """
         if not self.source:
             raise invalid("This model has no chat template; use /v1/completions.", "messages")
-        given = [tool.for_template() for tool in tools] if self.takes_tools else []
+        given = [tool.for_template() for tool in tools] if self.takes_tools and not self._tools_in_system else []
         try:
             return self._apply(
-                self._conversation(messages, tools),
+                self._conversation(messages, tools, call),
                 given or None,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
@@ -119,11 +127,15 @@ class ChatTemplate:
         (rendered,), _ = render_jinja_template([entries], tools=tools, chat_template=template, **variables)
         return str(rendered)
 
-    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Entry]:
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool], call: Tag | None) -> list[Entry]:
         """The messages as this template takes them."""
         entries = self._entries(messages)
-        if tools and not self.takes_tools:
-            entries = instructed(entries, instructions(tools))
+        if tools and self._tools_in_system:
+            if entries[0]["role"] != "system":
+                entries.insert(0, {"role": "system", "content": ""})
+            entries[0] |= told(*(tool.for_template() for tool in tools), content=entries[0]["content"])
+        elif tools and not self.takes_tools:
+            entries = instructed(entries, instructions(tools, call))
         if not self._system:
             entries = without_system(entries)
         return [self._shaped(entry) for entry in entries]
@@ -198,19 +210,30 @@ class ChatTemplate:
 
     def _takes(self, form: Calls, calls: int = 1) -> bool:
         """Whether calls in this form, and their results, are written down, and nothing of Python's own with them."""
-        call = ToolCall.model_validate(
-            {"id": "probe0001", "function": {"name": NAME, "arguments": json.dumps({KEY: "value"})}}
-        )
-        called = {"role": "assistant", "content": form.content, "tool_calls": [self._call(call, form)] * calls}
-        result = {"role": "tool", "content": RESULT, "name": NAME, "tool_call_id": "probe0001"}
-        entries = [*self._asked(), called, *[self._shaped(result)] * calls]
+        values = [f"value {number}" for number in range(calls)]
+        made = [self._call(probe_call(value), form) for value in values]
+        called = {"role": "assistant", "content": form.content, "tool_calls": made}
+        result = self._shaped({"role": "tool", "content": RESULT, "name": NAME, "tool_call_id": "probe0001"})
+        entries = [*self._asked(), called, *[result] * calls]
         try:
             tools = [probe_tool()]  # some templates cannot do without
             rendered, before = self._apply(entries, tools=tools), self._apply(self._asked(), tools=tools)
         except FAILURES:
             return False
         wrong = f"'{KEY}'" in rendered or rendered.count("None") > before.count("None")
-        return not wrong and all(rendered.count(text) > before.count(text) for text in (NAME, KEY, RESULT))
+        written = all(rendered.count(text) >= before.count(text) + calls for text in (NAME, KEY, RESULT))
+        return written and not wrong and all(value in rendered for value in values)
+
+
+def probe_call(value: str) -> ToolCall:
+    function = {"name": NAME, "arguments": json.dumps({KEY: value})}
+    return ToolCall.model_validate({"id": "probe0001", "function": function})
+
+
+def told(*tools: Entry, content: str = "") -> Entry:
+    """A system message that carries tools, as Phi-4-mini's template wants them."""
+    listed = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
+    return {"role": "system", "content": content, "tools": listed}
 
 
 def probe_tool() -> Entry:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from postprocessing.tool_calls.families import PLAIN_CALL, Tag
 from preprocessing.errors import invalid
 from preprocessing.guides import Guide, as_json, check
 from preprocessing.messages import Strict
@@ -20,6 +21,7 @@ MAX_TOOLS = 256
 MAX_NAME = 128
 MAX_CALLS = 16  # of a forced list; a model that cannot stop would go on for ever
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 # Keywords of JSON schemas that hold values: what looks like a reference there is none.
 VALUES = ("enum", "const", "default", "examples", "example")
 # Keywords that hold schemas by name: there a name is a name, whatever it looks like.
@@ -73,7 +75,7 @@ class ToolUse(NamedTuple):
     @property
     def schemas(self) -> dict[str, Mapping[str, Any]]:
         """Name → JSON schema of the arguments, which are an object even if the client's schema does not say so."""
-        return {tool.function.name: {**(tool.function.parameters or {}), "type": "object"} for tool in self.tools}
+        return {tool.function.name: {**(tool.function.parameters or NOTHING), "type": "object"} for tool in self.tools}
 
     @property
     def strict(self) -> bool:
@@ -200,47 +202,63 @@ def schema_guide(schema: Mapping[str, Any]) -> Guide:
 
 
 def moved(schema: Any, place: str) -> Any:
-    """A schema that has become part of another one: its references to itself lead to its new place."""
+    """A schema that has become part of another one: its references to itself lead to its new place.
+
+    Raises:
+        OpenAIError: 400: a part of it is a document of its own, whose references mean something else.
+    """
+    own = schema.get("$id") if isinstance(schema, Mapping) else None
+    return _moved(schema, place, own if isinstance(own, str) else "", root=True)
+
+
+def _moved(schema: Any, place: str, own: str, *, root: bool = False) -> Any:
     if isinstance(schema, list):
-        return [moved(each, place) for each in schema]
+        return [_moved(each, place, own) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
+    if "$id" in schema and not root:
+        raise invalid("The parameters of a function cannot have an '$id' in one of their parts.", "tools")
     found: dict[str, Any] = {}
     for name, value in schema.items():
         if name in ("$schema", "$id"):
             continue  # say what the document was; it is none any more
-        if name == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
-            found[name] = place + value[1:]
+        if name == "$ref" and isinstance(value, str):
+            found[name] = relocated(value.removeprefix(own), place)
         elif name in NAMED and isinstance(value, Mapping):
-            found[name] = {key: moved(each, place) for key, each in value.items()}
+            found[name] = {key: _moved(each, place, own) for key, each in value.items()}
         else:
-            found[name] = value if name in VALUES else moved(value, place)
+            found[name] = value if name in VALUES else _moved(value, place, own)
     return found
 
 
-def tagged_guide(use: ToolUse, tag: tuple[str, str, str]) -> Guide:
-    """Free text in which every call has arguments that fit: the engine watches for the beginning of one.
+def relocated(reference: str, place: str) -> str:
+    """A reference within a schema, now that the schema is at `place`; others stay, for the engine to judge."""
+    return place + reference.removeprefix("#") if reference in ("", "#") or reference.startswith("#/") else reference
 
-    Args:
-        tag: the family's begin, end and trigger of a call; NAME stands for the function's name.
-    """
-    begin, end, trigger = tag
+
+def tagged_guide(use: ToolUse, tag: Tag) -> Guide:
+    """Free text in which every call has arguments that fit: the engine watches for the beginning of one."""
     structures = [
-        {"begin": begin.replace("NAME", name), "schema": moved(schema, "#"), "end": end}
+        {"begin": tag.begin.replace("NAME", name), "schema": moved(schema, "#"), "end": tag.end}
         for name, schema in use.schemas.items()
     ]
-    document = {"type": "structural_tag", "structures": structures, "triggers": [trigger]}
+    # The whole beginning triggers: a shorter one would forbid all other text that begins so.
+    triggers = [structure["begin"] for structure in structures]
+    document = {"type": "structural_tag", "structures": structures, "triggers": triggers}
     guide = Guide("structural_tag", json.dumps(document, separators=(",", ":"), ensure_ascii=False))
     check(guide, "tools")
     return guide
 
 
-def instructions(tools: Iterable[Tool]) -> str:
-    """What to tell a model whose chat template has no place for tools."""
+def instructions(tools: Iterable[Tool], call: Tag | None) -> str:
+    """What to tell a model whose chat template has no place for tools.
+
+    Args:
+        call: how a call is written; None: as plain JSON.
+    """
     listed = "\n".join(json.dumps(tool.for_template()["function"], ensure_ascii=False) for tool in tools)
+    written = (call or PLAIN_CALL).text("<its name>", "{<its arguments>}")
     return (
-        "You can call these functions:\n"
-        f"{listed}\n"
-        'To call one, answer with nothing but {"name": "<its name>", "arguments": {<its arguments>}}; to call several, '
-        "with a JSON list of those. If no function fits, answer in plain text."
+        f"You can call these functions:\n{listed}\nTo call one, answer with nothing but:\n{written}\n"
+        "If no function fits, answer in plain text."
     )

@@ -18,6 +18,10 @@ Steps = Generator[None, None, T]
 SPACE = " \t\r\n"
 _SPACES = re.compile(f"[{SPACE}]*")
 _SCALAR = re.compile(rf"[^{SPACE},\]}}<`]*")
+# Inside a key or a name, up to what ends it; none has a tag or a line break.
+_LABEL = re.compile(r'[^"\\<\n]*')
+# What models write too much of between a call and its closer.
+_LEFT_OVER = SPACE + "}]"
 
 
 class Broken(Exception):
@@ -36,16 +40,18 @@ class CallReader:
 
     Args:
         openers: markers behind which calls are.
-        closers: markers that may come once after a call and mean nothing.
+        closers: markers that may come once after a call and mean nothing. Behind other text they are text, too.
     """
 
     reasoning = False
+    value_end = ""
+    """A line break and a closer: the end of any value, even within a string, as JSON has no line breaks in strings."""
 
     def __init__(self, openers: tuple[str, ...], closers: tuple[str, ...] = ()) -> None:
         self.calls = 0
         self._openers = openers
         self._closers = closers
-        self._scanner = Scanner(openers)
+        self._scanner = Scanner(openers + closers)
         self._due: tuple[str, ...] = ()
         self._out: list[Delta] = []
         # The cursor. Of the text before this piece only what is kept is known.
@@ -87,8 +93,11 @@ class CallReader:
     def _read(self) -> Steps[None]:
         while (marker := (yield from self._marker())) is not None:
             if marker in self._due:
-                self._expect(tuple(closer for closer in self._due if closer != marker))
+                self._due = tuple(closer for closer in self._due if closer != marker)
                 self._seam.call()
+                continue
+            if marker in self._closers:
+                self._content(marker)
                 continue
             self._keep(marker)
             try:
@@ -104,6 +113,8 @@ class CallReader:
     # What comes out
 
     def _content(self, text: str) -> None:
+        if self._due and text.strip(_LEFT_OVER):
+            self._due = ()
         if shown := self._seam.push(text):
             self._out.append(Content(shown))
 
@@ -137,12 +148,7 @@ class CallReader:
             self._argue("{}")
         self._open = False
         self.calls += 1
-        self._expect(self._closers)
-
-    def _expect(self, closers: tuple[str, ...]) -> None:
-        """From here on these closers mean nothing. Elsewhere they are text like any other."""
-        self._due = closers
-        self._scanner = Scanner(self._openers + closers)
+        self._due = self._closers
 
     # What is kept
 
@@ -161,10 +167,12 @@ class CallReader:
         """What was kept means nothing."""
         self._kept = None
 
-    def _unread(self, opener: str) -> None:
-        """Puts an opener that is part of the call itself back before the cursor."""
-        self._text, self._at = opener + self._text[self._at :], 0
-        self._keep()
+    def _unread(self, text: str) -> None:
+        """Puts back what was passed last, in whatever pieces it came."""
+        if self._kept is not None:
+            kept = "".join(self._kept) + self._text[self._kept_from : self._at]
+            self._kept = [kept[: len(kept) - len(text)]]
+        self._text, self._at, self._kept_from = text + self._text[self._at :], 0, 0
 
     # What is read
 
@@ -217,10 +225,22 @@ class CallReader:
 
     def _literal(self, text: str) -> Steps[None]:
         """Passes exactly this text."""
-        for char in text:
-            if (yield from self._next()) != char:
+        yield from self._one_of((text,))
+
+    def _one_of(self, texts: Sequence[str]) -> Steps[str]:
+        """Passes one of some texts, none of which begins with another.
+
+        What it has of one when it breaks is put back, as a marker may begin there. That is less than the longest of
+        them, and happens once for each marker, so the work stays proportional to the text.
+        """
+        read = ""
+        while read not in texts:
+            read += yield from self._next()
+            if not any(text.startswith(read) for text in texts):
+                self._unread(read[:-1])
                 raise Broken
             self._at += 1
+        return read
 
     def _word(self, allowed: Sequence[str]) -> Steps[str]:
         """One of the allowed texts up to the quote that ends it; broken at the first character that rules them out."""
@@ -237,26 +257,43 @@ class CallReader:
 
     def _value(self, value: Value, take: Callable[[str], object] = lambda text: None) -> Steps[None]:
         """Passes an object, an array or a string, of which `value` has seen what is before the cursor."""
+        held = ""  # may be `value_end`
         while True:
             end = value.read(self._text, self._at)
-            take(self._text[self._at : end])
-            self._at = end
+            passed = held + self._text[self._at : end]
+            certain = len(passed) - value.pending
+            take(passed[:certain])
+            held, self._at = passed[certain:], end
             if value.broken:
+                self._unread(held)
                 raise Broken
             if value.done:
                 return
-            yield from self._more()
+            try:
+                yield from self._more()
+            except Ended:
+                take(held)
+                raise
 
-    def _string(self) -> Steps[str]:
-        """A whole string, the cursor being behind its opening quote."""
+    def _label(self) -> Steps[str]:
+        """A key or a name, the cursor being behind its opening quote. One that is not closed ends before a marker."""
         parts: list[str] = []
-        yield from self._value(Value(string=True), parts.append)
-        return unescaped("".join(parts)[:-1])
+        while True:
+            yield from self._while(_LABEL, parts.append)
+            char = self._text[self._at]
+            if char == '"':
+                self._at += 1
+                return unescaped("".join(parts))
+            if char != "\\":
+                raise Broken
+            self._at += 1
+            parts.append(char + (yield from self._next()))
+            self._at += 1
 
     def _skip(self) -> Steps[None]:
         """Passes any value."""
         if (yield from self._visible()) in '"{[':
-            yield from self._value(Value())
+            yield from self._value(Value(end=self.value_end))
         else:
             yield from self._while(_SCALAR)
 
@@ -267,17 +304,17 @@ class CallReader:
             self._at += 1
             yield from self._encoded()
         elif char in "{[":
-            yield from self._value(Value(), self._argue)
+            yield from self._value(Value(end=self.value_end), self._argue)
         else:
             yield from self._scalar()
 
     def _encoded(self) -> Steps[None]:
         """A string that holds JSON, the cursor being behind its opening quote."""
         inside = Unescaped()
-        value = Value(string=True)
+        value = Value(string=True, end=self.value_end)
 
         def take(text: str) -> None:
-            self._argue(inside.push(text[:-1] if value.done else text))
+            self._argue(inside.push(text[:-1] if value.done and not value.broken else text))
 
         try:
             yield from self._value(value, take)

@@ -17,15 +17,22 @@ from postprocessing.tool_calls.qwen3_coder import Qwen3Coder
 
 
 class Tag(NamedTuple):
-    """How a call looks around its arguments; NAME stands for the function's name.
+    """How a call looks whose arguments are JSON; NAME stands for the function's name.
 
     Attributes:
-        trigger: what every call begins with, whatever its name.
+        begin, end: what is directly around the arguments. An engine can be told to watch for the one and to enforce
+            everything up to the other.
+        before, after: what else is around a single call.
     """
 
     begin: str
     end: str
-    trigger: str
+    before: str = ""
+    after: str = ""
+
+    def text(self, name: str, arguments: str) -> str:
+        """A whole call."""
+        return f"{self.before}{self.begin}{arguments}{self.end}{self.after}".replace("NAME", name)
 
 
 class Family(NamedTuple):
@@ -35,7 +42,7 @@ class Family(NamedTuple):
         reader: makes a reader for answers to a request with these tools.
         markers: texts of the format that may be special tokens: the reader has to see them.
         templates: how a chat template of the family is recognised: alternatives, all of whose fragments occur in it.
-        tag: None where a call's arguments are not JSON.
+        tag: None where a call's arguments are not JSON, or stand in several kinds of frames.
         arguments_key: what the family calls the arguments.
         call_id: the style of ids that its template accepts.
     """
@@ -49,9 +56,9 @@ class Family(NamedTuple):
     call_id: str = "openai"
 
 
-def _object_tag(opener: str, key: str = "arguments", end: str = "}") -> Tag:
-    """A tag of calls that are objects behind an opener."""
-    return Tag(f'{opener}{{"name": "NAME", "{key}": ', end, opener or '{"name": ')
+def _object_tag(before: str = "", after: str = "", key: str = "arguments") -> Tag:
+    """A tag of calls that are objects."""
+    return Tag(f'{{"name": "NAME", "{key}": ', "}", before, after)
 
 
 TOOL_CALL = {"<tool_call>": ""}
@@ -62,19 +69,18 @@ NEMOTRON = Form({"<TOOLCALL>": ""}, ("</TOOLCALL>",))
 PHI = Form({"<|tool_call|>": "", "functools": ""}, ("<|/tool_call|>",))
 JSON = Form({"```json": "```", **BARE})
 
+PLAIN_CALL = _object_tag()
+FORCED = Family("forced", partial(Objects, Form(BARE, whole=True)), tag=PLAIN_CALL)
+"""How answers are read that a guide holds to JSON: a call, a list of calls, or something else. No model's own way."""
+
 FAMILIES = {
     family.name: family
     for family in (
         Family(
             "harmony",
-            lambda tools: harmony.Harmony(),
+            lambda tools: harmony.Harmony(names=tools),
             harmony.MARKERS,
             ((harmony.CHANNEL, harmony.MESSAGE),),
-            Tag(
-                f"{harmony.CHANNEL}commentary to=functions.NAME {harmony.CONSTRAIN}json{harmony.MESSAGE}",
-                "<|call|>",
-                f"{harmony.CHANNEL}commentary to=functions.",
-            ),
         ),
         Family(
             "qwen3_coder",
@@ -96,7 +102,6 @@ FAMILIES = {
             Tag(
                 f"{deepseek.CALL}function{deepseek.SEPARATOR}NAME\n```json\n",
                 f"\n```{deepseek.CALL_END}",
-                deepseek.CALL,
             ),
         ),
         Family(
@@ -104,14 +109,14 @@ FAMILIES = {
             lambda tools: deepseek.DeepSeek(),
             deepseek.MARKERS,
             ((deepseek.CALL,),),
-            Tag(f"{deepseek.CALL}NAME{deepseek.SEPARATOR}", deepseek.CALL_END, deepseek.CALL),
+            Tag(f"{deepseek.CALL}NAME{deepseek.SEPARATOR}", deepseek.CALL_END),
         ),
         Family(
             "mistral_args",
             mistral.Mistral,
             mistral.MARKERS,
             ((mistral.OPENER, "[ARGS]"),),
-            Tag(f"{mistral.OPENER}NAME[ARGS]", "", mistral.OPENER),
+            Tag(f"{mistral.OPENER}NAME[ARGS]", ""),
             call_id="mistral",
         ),
         Family(
@@ -119,7 +124,7 @@ FAMILIES = {
             mistral.Mistral,
             mistral.MARKERS,
             ((mistral.OPENER,),),
-            _object_tag(f"{mistral.OPENER} [", end="}]")._replace(trigger=mistral.OPENER),
+            _object_tag(f"{mistral.OPENER} [", "]"),
             call_id="mistral",
         ),
         Family(
@@ -127,28 +132,28 @@ FAMILIES = {
             partial(Objects, NEMOTRON),
             ("<TOOLCALL>", "</TOOLCALL>"),
             (("<TOOLCALL>",),),
-            _object_tag("<TOOLCALL>[", end="}]</TOOLCALL>"),
+            _object_tag("<TOOLCALL>[", "]</TOOLCALL>"),
         ),
         Family(
             "phi4_mini",
             partial(Objects, PHI),
             ("<|tool_call|>", "<|/tool_call|>"),
             (("<|tool|>", "<|/tool|>"), ("functools[",)),
-            _object_tag("<|tool_call|>[", end="}]<|/tool_call|>"),
+            _object_tag("<|tool_call|>[", "]<|/tool_call|>"),
         ),
         Family(
             "granite",
             partial(Objects, GRANITE),
             ("<|tool_call|>", "<tool_call>", "</tool_call>"),
             (("<|start_of_role|>", "<|tool_call|>"), ("<|start_of_role|>", "<tool_call>", "JSON list of tools")),
-            _object_tag("<|tool_call|>[", end="}]"),
+            _object_tag("<|tool_call|>[", "]"),
         ),
         Family(
             "hermes",
             partial(Objects, HERMES),
             ("<tool_call>", "</tool_call>"),
             (("<tool_call>", "<function-name>"), ("<tool_call>", '"arguments": '), ("<tool_call>", r"\"arguments\": ")),
-            _object_tag("<tool_call>\n", end="}\n</tool_call>")._replace(trigger="<tool_call>"),
+            _object_tag("<tool_call>\n", "\n</tool_call>"),
         ),
         Family(
             "llama3_json",
@@ -159,10 +164,10 @@ FAMILIES = {
                 ("<|start_header_id|>", r"\"parameters\": "),
                 ("<|header_start|>", '{"name": function name, "parameters": '),
             ),
-            _object_tag("", "parameters"),
+            _object_tag(key="parameters"),
             arguments_key="parameters",
         ),
-        Family("json", partial(Objects, JSON), tag=_object_tag("")),
+        Family("json", partial(Objects, JSON), tag=PLAIN_CALL),
     )
 }
 """Name → family. Where several would recognise a template, the first one does."""

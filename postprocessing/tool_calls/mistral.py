@@ -12,8 +12,8 @@ from postprocessing.reader import Tools
 from postprocessing.tool_calls.cursor import Broken, Steps
 from postprocessing.tool_calls.objects import BARE, Form, Objects
 
-OPENER = "[TOOL_CALLS]"
-MARKERS = (OPENER, "[ARGS]", "[CALL_ID]")
+OPENER, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
+MARKERS = (OPENER, ARGS, CALL_ID)
 _WORD = re.compile(r"[\w.:/-]*", re.ASCII)
 
 
@@ -40,9 +40,6 @@ class Mistral(Objects):
 
     def _head(self) -> Steps[None]:
         """What is between a name and its arguments."""
-        yield from self._literal("[")
-        if (yield from self._next()) == "C":
-            yield from self._literal("CALL_ID]")
+        if (yield from self._one_of((ARGS, CALL_ID))) == CALL_ID:
             yield from self._while(_WORD)
-            yield from self._literal("[")
-        yield from self._literal("ARGS]")
+            yield from self._literal(ARGS)

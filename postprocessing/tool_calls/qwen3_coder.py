@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from postprocessing.markers import Scanner
 from postprocessing.reader import Tools
@@ -30,7 +31,8 @@ PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
 TAGS = (OPEN, CLOSE, FUNCTION, FUNCTION_END, PARAMETER, PARAMETER_END)
 
 # One line break before an end belongs to it. The last two end a value whose own end is missing; a value may be code
-# that has such tags, so not all that would do is taken for an end.
+# that has such tags, so not all that would do is taken for an end. Code that has `<parameter=` at the beginning of a
+# line cannot be told from that: models forget an end far more often than they write about this format.
 LAST_END = f"\n{FUNCTION_END}"
 NEXT_TAG = {f"\n{PARAMETER}": PARAMETER, f"{LAST_END}\n{CLOSE}": CLOSE, LAST_END: FUNCTION_END}
 VALUE_ENDS = (f"\n{PARAMETER_END}", PARAMETER_END, f"\n{PARAMETER}", f"{LAST_END}\n{CLOSE}")
@@ -43,6 +45,10 @@ WORDS = {"True": "true", "False": "false", "None": "null"}
 BEGINNINGS = "-0123456789[{tfnTFN"
 NULLS = ("null", "None")
 LONGEST_NULL = max(map(len, NULLS)) + 1
+
+# References that lead to references, alternatives within alternatives: far more than schemas written by hand have.
+HOPS = 64
+INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 Types = frozenset[str]
 STRING: Types = frozenset(["string"])
@@ -58,6 +64,7 @@ class Qwen3Coder(CallReader):
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._between = False  # whether the cursor is in a call, but in none of its parameters
         super().__init__((OPEN, FUNCTION), (CLOSE,))
 
     def _calls(self, opener: str) -> Steps[None]:
@@ -85,11 +92,14 @@ class Qwen3Coder(CallReader):
             raise
         except Ended:
             self._drop()  # part of a tag, which is no text
+            if self._between:  # the model ended without closing what was complete
+                self._argue("}" if given else "")
+                self._close()
             raise
         self._argue("}" if given else "")
         self._close()
         if tag == CLOSE:
-            self._expect(())
+            self._due = ()
         return tag
 
     def _name(self, pattern: re.Pattern[str]) -> Steps[str]:
@@ -100,16 +110,13 @@ class Qwen3Coder(CallReader):
 
     def _tag(self) -> Steps[str]:
         """The next tag; only whitespace may be before it."""
+        self._between = True
         yield from self._visible()
         self._keep()
-        read = ""
-        while read not in TAGS:
-            read += yield from self._next()
-            if not any(tag.startswith(read) for tag in TAGS):
-                raise Broken
-            self._at += 1
+        tag = yield from self._one_of(TAGS)
         self._drop()
-        return read
+        self._between = False
+        return tag
 
     def _parameter(self, function: str, given: set[str]) -> Steps[str]:
         """A parameter from its name on. Gives the next tag."""
@@ -230,39 +237,73 @@ def parameter_types(schema: Any, name: str) -> Types | None:
         return None
     properties = schema.get("properties")
     declared = properties.get(name) if isinstance(properties, Mapping) else None
-    return types_of(declared if declared is not None else schema.get("additionalProperties"), schema, set())
+    return types_of(declared if declared is not None else schema.get("additionalProperties"), schema, {})
 
 
-def types_of(schema: Any, root: Mapping[str, Any], seen: set[str]) -> Types | None:
-    """The types that a schema allows; None if it does not say. A reference counts once, as it may lead to itself."""
-    if not isinstance(schema, Mapping):
+def types_of(schema: Any, root: Mapping[str, Any], known: dict[str, Types | None], hops: int = HOPS) -> Types | None:
+    """The types that a schema allows; None if it does not say.
+
+    Args:
+        known: what the references that were met allow; of one that is being followed, and leads to itself, nothing yet.
+        hops: how far to follow what the schema is made of; of what is further away nothing is known.
+    """
+    if not isinstance(schema, Mapping) or hops == 0:
         return None
-    if isinstance(schema.get("type"), (str, list)):
-        given = schema["type"]
-        return frozenset([given] if isinstance(given, str) else map(str, given))
-    for keyword in ("const", "enum"):
-        if keyword in schema:
-            values = schema[keyword] if keyword == "enum" and isinstance(schema[keyword], list) else [schema[keyword]]
-            return frozenset(JSON_TYPES.get(type(value), "string") for value in values)
-    for keyword in ("anyOf", "oneOf", "allOf"):
+    found = own_types(schema)
+    for keyword, combined in (("anyOf", union), ("oneOf", union), ("allOf", intersection)):
         if isinstance(schema.get(keyword), list):
-            return union(types_of(each, root, seen) for each in schema[keyword])
+            parts = [types_of(each, root, known, hops - 1) for each in schema[keyword]]
+            found = intersection([found, combined(parts)])
     reference = schema.get("$ref")
-    if not isinstance(reference, str) or reference in seen:
-        return None
-    seen.add(reference)
-    return types_of(referred(reference, root), root, seen)
+    if not isinstance(reference, str):
+        return found
+    if reference not in known:
+        known[reference] = None
+        known[reference] = types_of(referred(reference, root), root, known, hops - 1)
+    return intersection([found, known[reference]])
 
 
-def referred(reference: str, root: Mapping[str, Any]) -> Any:
-    """What a reference within the schema points to."""
-    found: Any = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        found = found.get(step) if isinstance(found, Mapping) else None
+def own_types(schema: Mapping[str, Any]) -> Types | None:
+    """What a schema itself says of the type, or of the values."""
+    given = schema.get("type")
+    names = [given] if isinstance(given, str) else given
+    found = frozenset(map(str, names)) if isinstance(names, list) else None
+    for values in ([schema["const"]] if "const" in schema else None, schema.get("enum")):
+        if isinstance(values, list):
+            found = intersection([found, frozenset(JSON_TYPES.get(type(value), "string") for value in values)])
     return found
 
 
-def union(alternatives: Iterable[Types | None]) -> Types | None:
+def referred(reference: str, root: Mapping[str, Any]) -> Any:
+    """What a reference within the schema, a JSON pointer behind `#`, points to; None if there is nothing."""
+    pointer = unquote(reference.removeprefix("#"))
+    if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
+        return None
+    found: Any = root
+    for step in pointer.split("/")[1:]:
+        if isinstance(found, Mapping):
+            found = found.get(step.replace("~1", "/").replace("~0", "~"))
+        elif isinstance(found, list) and INDEX.fullmatch(step) and int(step) < len(found):
+            found = found[int(step)]
+        else:
+            return None
+    return found
+
+
+def union(alternatives: Sequence[Types | None]) -> Types | None:
     """All types of all; nothing is known if one may be anything."""
-    found = list(alternatives)
-    return frozenset().union(*(types for types in found if types)) if found and None not in found else None
+    if not alternatives or None in alternatives:
+        return None
+    return frozenset().union(*(types for types in alternatives if types))
+
+
+def intersection(parts: Iterable[Types | None]) -> Types | None:
+    """The types that all allow; those of which nothing is known allow any. A number may be an integer."""
+    found: Types | None = None
+    for types in parts:
+        if found is None or types is None:
+            found = types if found is None else found
+            continue
+        integers = ("number" in found and "integer" in types) or ("integer" in found and "number" in types)
+        found = (found & types) | ({"integer"} if integers else frozenset())
+    return found

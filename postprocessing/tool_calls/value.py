@@ -6,6 +6,7 @@ import json
 import re
 
 _IN_STRING = re.compile(r'["\\]')
+_IN_STRING_OR_LINE = re.compile(r'["\\\n]')
 _STRUCTURE = re.compile(r'["{}\[\]<]')
 
 _HEX = "[0-9a-fA-F]"
@@ -20,13 +21,19 @@ class Value:
 
     Args:
         string: the opening quote was read already.
+        end: a text that begins with its only line break. Where a string has it, its quotes do not match: JSON would
+            have escaped the line break.
 
     Attributes:
         done: the value has ended.
-        broken: it ended at a `<` outside of strings. No JSON has one; a model's closing marker does.
+        broken: it ended at `end`, or at a `<` outside of strings. No JSON has one; a model's closing marker does.
+        pending: how much of what was read last is `end`, as far as it goes.
     """
 
-    def __init__(self, *, string: bool = False) -> None:
+    def __init__(self, *, string: bool = False, end: str = "") -> None:
+        self.pending = 0
+        self._end = end
+        self._inside = _IN_STRING_OR_LINE if end else _IN_STRING
         self._depth = 0
         self._string = string
         self._escaped = False
@@ -40,16 +47,25 @@ class Value:
                 self._escaped = False
                 at += 1
                 continue
-            match = (_IN_STRING if self._string else _STRUCTURE).search(text, at)
+            if self.pending:
+                if text[at] == self._end[self.pending]:
+                    self.pending += 1
+                    at += 1
+                    self.done = self.broken = self.pending == len(self._end)
+                    continue
+                self.pending = 0
+            match = (self._inside if self._string else _STRUCTURE).search(text, at)
             if match is None:
                 return len(text)
             at = match.end()
             self._turn(match.group())
-        return at - 1 if self.broken else at
+        return at - 1 if self.broken and not self.pending else at
 
     def _turn(self, char: str) -> None:
         """Takes a character that means something where it stands."""
-        if char == "\\":
+        if char == "\n":
+            self.pending = 1
+        elif char == "\\":
             self._escaped = True
         elif char == '"':
             self._string = not self._string

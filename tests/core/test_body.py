@@ -173,6 +173,9 @@ def test_defaults_are_openais() -> None:
 def test_messages_that_sdks_send_back_are_taken() -> None:
     answer = {"role": "assistant", "content": "a", "refusal": None, "annotations": [], "audio": None,
               "function_call": None, "tool_calls": None, "provider_specific_fields": {"x": 1}}  # fmt: skip
+    called = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}}}
+    parsed = {"role": "assistant", "content": [], "parsed": {"a": 1}, "tool_calls": [called]}
+    parse("chat/completions", chat(messages=[*USER, parsed, {"role": "tool", "tool_call_id": "c1", "content": "x"}]))
     body = parse("chat/completions", chat(messages=[*USER, answer, *USER]))
     assert isinstance(body, ChatBody)
     assert [message.text for message in body.messages] == ["hi", "a", "hi"]

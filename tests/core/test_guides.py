@@ -127,3 +127,19 @@ def test_a_json_document_in_a_string_that_is_nested_too_deep() -> None:
     with pytest.raises(OpenAIError) as caught:
         guide(None, None, {"json": "[" * 100_000})
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(("wrong", "field"), [
+    ({"type": "json_schema", "json_schema": {"name": "x", "schema_": SCHEMA}}, "response_format.json_schema.schema_"),
+    ({"type": "text", "json_schema": {}}, "response_format.json_schema"),
+    ({"type": "json_object", "shema": {}}, "response_format.shema"),
+    ({"type": "regex", "regex": "a", "flags": "i"}, "response_format.flags"),
+])  # fmt: skip
+def test_a_constraint_that_is_misspelt_is_none(wrong: dict[str, Any], field: str) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        guide(wrong, None, {})
+    assert (caught.value.status, caught.value.param) == (400, field)
+
+
+def test_a_json_object_with_a_schema() -> None:
+    assert guide({"type": "json_object", "schema": SCHEMA}, None, {}) == Guide("json_schema", COMPACT)

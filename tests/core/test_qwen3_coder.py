@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from postprocessing.reader import CallArguments, CallOpened, Content, merged
 from postprocessing.tool_calls.qwen3_coder import VALUE_ENDS, Qwen3Coder, parameter_types
 
+NESTED: dict[str, Any] = {"type": "string"}
+for _ in range(500):
+    NESTED = {"allOf": [NESTED]}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -30,11 +33,34 @@ SCHEMA: dict[str, Any] = {
         "referred": {"$ref": "#/$defs/Point"},
         "circle": {"$ref": "#/$defs/Circle"},
         "nowhere": {"$ref": "#/$defs/Nothing/at/all"},
+        "all": {"allOf": [{"type": "string"}, {"minLength": 3}]},
+        "all_numbers": {"allOf": [{"type": ["number", "string", "null"]}, {"type": ["integer", "string"]}, {}]},
+        "typed_alternatives": {"type": "string", "anyOf": [{"minLength": 1}, {"const": 5}]},
+        "referred_string": {"$ref": "#/$defs/Point", "type": ["object", "string"]},
+        "twice": {"oneOf": [{"$ref": "#/$defs/Text"}, {"allOf": [{"$ref": "#/$defs/Text"}]}]},
+        "pointer": {"$ref": "#/$defs/a~1b%20~0c/anyOf/1"},
+        "beyond": {"$ref": "#/$defs/a~1b%20~0c/anyOf/2"},
+        "no_index": {"$ref": "#/$defs/a~1b%20~0c/anyOf/01"},
+        "long_index": {"$ref": "#/$defs/a~1b%20~0c/anyOf/" + "9" * 5000},
+        "an_anchor": {"$ref": "#Text"},
+        "elsewhere": {"$ref": "https://example.org/#/$defs/Text"},
+        "root": {"$ref": "#"},
+        "far": {"$ref": "#/$defs/0"},
+        "near": {"$ref": "#/$defs/1950"},
+        "deep": NESTED,
+        "wide": {"$ref": "#/$defs/wide0"},
         "anything": {},
         "odd": True,
     },
     "$defs": {
         "Point": {"type": "object"},
+        "Text": {"type": "string"},
+        "a/b ~c": {"anyOf": [{"type": "null"}, {"type": "string"}]},
+        **{str(at): {"$ref": f"#/$defs/{at + 1}"} for at in range(2000)},
+        "2000": {"type": "string"},
+        # Two references each: without a memory, twice the work for each of them.
+        **{f"wide{at}": {"anyOf": [{"$ref": f"#/$defs/wide{at + 1}"}] * 2} for at in range(30)},
+        "wide30": {"type": "string"},
         "Circle": {"anyOf": [{"$ref": "#/$defs/Circle"}, {"$ref": "#/$defs/Circle"}]},
     },
 }
@@ -77,6 +103,25 @@ VALUES: list[tuple[str, str, Any]] = [
     ("referred", '{"x": 1}', {"x": 1}),
     ("circle", "5", 5),
     ("nowhere", "[]", []),
+    ("all", "123", "123"),
+    ("all_numbers", "123", 123),
+    ("all_numbers", "1.5", "1.5"),
+    ("all_numbers", "null", "null"),
+    ("typed_alternatives", "5", "5"),
+    ("referred_string", '{"x": 1}', {"x": 1}),
+    ("referred_string", "1", 1),
+    ("twice", "1", "1"),
+    ("pointer", "1", "1"),
+    ("beyond", "1", 1),
+    ("no_index", "1", 1),
+    ("long_index", "1", 1),
+    ("an_anchor", "1", 1),
+    ("elsewhere", "1", 1),
+    ("root", "{}", {}),
+    ("far", "1", 1),
+    ("near", "1", "1"),
+    ("deep", "1", 1),
+    ("wide", "1", "1"),
     ("anything", "[]", []),
     ("anything", "text", "text"),
     ("anything", '"text"', '"text"'),
@@ -142,3 +187,11 @@ def test_strings_of_no_known_type_come_as_soon_as_they_are_sure_to_be_some() -> 
     reader.push("<function=f>\n<parameter=optional>\n")
     assert merged(reader.push("nul")) == []
     assert merged(reader.push("lify")) == [CallArguments(0, '"nullify')]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n</fun", "\n</function>"])
+def test_a_call_that_the_model_did_not_close(end: str) -> None:
+    reader = Qwen3Coder({})
+    text = "<tool_call>\n<function=f>\n<parameter=city>\nParis\n</parameter>" + end
+    deltas = merged([delta for char in text for delta in reader.push(char)] + reader.finish())
+    assert deltas == [CallOpened(0, "f"), CallArguments(0, '{"city": "Paris"}')] and reader.calls == 1

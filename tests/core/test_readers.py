@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import string
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from hypothesis import strategies as st
 
 from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reader, Reasoning, Tools, merged
 from postprocessing.reasoning import STYLES
-from postprocessing.tool_calls.families import FAMILIES, new_id, recognise
+from postprocessing.tool_calls.families import FAMILIES, FORCED, new_id, recognise
 from postprocessing.tool_calls.forced import Arguments
 from postprocessing.tool_calls.plain import Plain
 
 FOLDER = Path(__file__).parent / "readers"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS: Tools = {"get_weather": SCHEMA, "get_time": SCHEMA, "f": SCHEMA}
+ANY_NAME = string.ascii_letters + string.digits + "_.:/-"  # all that names may be made of
 KINDS = {"content": Content, "reasoning": Reasoning, "call": CallOpened, "arguments": CallArguments}
 SPACE = " \t\r\n"
 
@@ -71,15 +73,16 @@ def thoughtful(name: str, inner: str, *fragments: str, opened: bool = False) -> 
 
 READERS = {
     "plain": Subject(lambda tools: Plain(), ("a", " ", "{")),
-    "hermes": family("hermes", "<tool_call>\n{", "<tool", "}</tool_call>"),
+    "hermes": family("hermes", "<tool_call>\n{", "<tool", "}</tool_call>", "}\n</tool_call>", "{'a': '5\""),
     "granite": family("granite", "<|tool_call|>[{", "}]"),
     "nemotron": family("nemotron", "<TOOLCALL>[{", "}]"),
     "phi4_mini": family("phi4_mini", "functools[{", "functools", "}]"),
     "llama3_json": family("llama3_json", "<|python_tag|>{", "};"),
     "json": family("json", "```json\n", "```", "}\n```"),
-    "mistral": family("mistral", "[TOOL_CALLS] [{", "[TOOL_CALLS]f[ARGS]{", "f", "[CALL_ID]a1[ARGS]"),
+    "forced": Subject(FORCED.reader),
+    "mistral": family("mistral", "[TOOL_CALLS] [{", "[TOOL_CALLS]f[ARGS]{", "f", "[CALL_ID]a1[ARGS]", "[AR"),
     "deepseek_v3": family("deepseek_v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n", "```json\n{", "```", "f"),
-    "deepseek_v31": family("deepseek_v31", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>", "}<｜tool▁call▁end｜>"),
+    "deepseek_v31": family("deepseek_v31", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>", "}<｜tool▁call▁end｜>", "<｜tool▁"),
     "pythonic": family(
         "pythonic", "[f(", "[get_weather(city=", "f(a='", "a=", "(", ")", ")]", "'", "\\x4", "\\", "1", "True"
     ),
@@ -91,6 +94,7 @@ READERS = {
             "<parameter=x>\n",
             "\n</parameter>\n",
             "\n</function>\n",
+            "<tool_c",
             ">",
             "null",
             "1",
@@ -105,6 +109,7 @@ READERS |= {
     "think_opened": thoughtful("think", "hermes", "</thi", opened=True),
     "granite_thought": thoughtful("granite", "granite", "<response>", "</response>", "Here is my "),
     "mistral_thought": thoughtful("mistral", "mistral", "[/THI"),
+    "harmony_json": thoughtful("harmony", "json", *READERS["harmony"].fragments, "<|message|>{"),
 }
 
 
@@ -197,6 +202,8 @@ def test_cuts_do_not_matter_and_nothing_is_lost(name: str, data: st.DataObject) 
     assert read(make(TOOLS), text, range(1, len(text))) == whole
     content = joined(whole, Content)
     assert is_within(content.replace("\n", "") if framed else content, text)
+    if name == "forced":
+        assert content == text or isinstance(whole[0], CallOpened)
     if not framed and not any(isinstance(delta, (CallOpened, Reasoning)) for delta in whole):
         assert content == text
     numbers = [delta.number for delta in whole if isinstance(delta, CallOpened)]
@@ -220,6 +227,7 @@ PROSE = {  # what text around calls may be made of, beyond letters; what may bel
     "deepseek_v3": ' \n{}[],;<｜`"▁',
     "deepseek_v31": ' \n{}[],;<｜`"▁',
 }
+LINES = ("llama3_json", "json")  # where a call begins a line
 
 
 def as_object(name: str, arguments: str, key: str = "arguments", *, flipped: bool = False) -> str:
@@ -262,6 +270,8 @@ def test_answers_of_known_parts(name: str, data: st.DataObject) -> None:
         prose = data.draw(st.text(alphabet="xyé" + PROSE[name], max_size=12))
         arguments = json.dumps(data.draw(st.dictionaries(st.text(max_size=3), VALUES, max_size=3)))
         function = data.draw(st.sampled_from(sorted(TOOLS)))
+        if name in LINES and prose.strip():
+            prose += "\n"
         text += prose + rendered(name, function, arguments, data.draw(st.booleans()))
         expected += [Content(prose)] if prose.strip() else []
         expected += [CallOpened(calls, function), CallArguments(calls, arguments)]
@@ -284,15 +294,19 @@ def test_json_that_is_no_call_is_content_at_once(name: str) -> None:
     assert merged(reader.push('{"ci')) == [Content('{"ci')]
     assert merged(reader.push('ty": "Paris"}')) == [Content('ty": "Paris"}')]
     assert merged(FAMILIES[name].reader(TOOLS).push('{"name": "Pa')) == [Content('{"name": "Pa')]
+    assert merged(FAMILIES[name].reader(TOOLS).push('{"name": "f", "d')) == [Content('{"name": "f", "d')]
+    assert merged(FAMILIES[name].reader(TOOLS).push('[1, {"na')) == [Content('[1, {"na')]
 
 
 @pytest.mark.parametrize("name", ["llama3_json", "json", "hermes"])
 def test_names_and_arguments_come_as_they_are_written(name: str) -> None:
     reader = FAMILIES[name].reader(TOOLS)
     assert reader.push(("<tool_call>" if name == "hermes" else "") + '{"name": "f') == []
-    assert reader.push('"') == [CallOpened(0, "f")]
+    opened = [CallOpened(0, "f")]
+    assert reader.push('"') == (opened if name == "hermes" else [])
     assert reader.push(', "arguments": ') == []
-    for char in '{"city": "Par':
+    assert merged(reader.push("{")) == [*([] if name == "hermes" else opened), CallArguments(0, "{")]
+    for char in '"city": "Par':
         assert reader.push(char) == [CallArguments(0, char)]
     assert reader.calls == 0
     assert merged(reader.push('is"}}')) == [CallArguments(0, 'is"}')]
@@ -368,15 +382,22 @@ def test_ids() -> None:
     assert new_id("mistral").isalnum() and len(new_id("mistral")) == 9
 
 
+def test_what_is_forced_is_the_work_of_no_model() -> None:
+    assert FORCED.name not in FAMILIES
+    assert not FORCED.markers and not FORCED.templates
+    assert FORCED.arguments_key == "arguments"
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tag_is_what_the_reader_reads(name: str) -> None:
     family = FAMILIES[name]
     if family.tag is None:
         return
-    begin, end, trigger = family.tag
-    assert begin.startswith(trigger)
-    text = begin.replace("NAME", "f") + '{"city": "Paris"}' + end
-    assert read(family.reader(TOOLS), text, []) == [CallOpened(0, "f"), CallArguments(0, '{"city": "Paris"}')]
+    for function in ("f", ANY_NAME):
+        text = family.tag.text(function, '{"city": "Paris"}')
+        for edges in ([], range(1, len(text))):
+            deltas = read(family.reader({ANY_NAME: SCHEMA, **TOOLS}), text, edges)
+            assert deltas == [CallOpened(0, function), CallArguments(0, '{"city": "Paris"}')]
 
 
 TEMPLATES: dict[str, tuple[str, ...]] = {

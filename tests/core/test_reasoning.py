@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reader, Reasoning, Tools, merged
 from postprocessing.reasoning import STYLES, recognise
 from postprocessing.tool_calls.families import FAMILIES
+from postprocessing.tool_calls.forced import Arguments
 from postprocessing.tool_calls.plain import Plain
 
 TOOLS: Tools = {"f": {"type": "object", "properties": {"a": {"type": "integer"}}}}
@@ -101,7 +102,7 @@ THOUGHTS = {
 def written(family: str) -> str:
     """A call as the family writes it."""
     tag = FAMILIES[family].tag
-    return CALLS[family] if tag is None else tag.begin.replace("NAME", "f") + '{"a": 1}' + tag.end
+    return CALLS[family] if tag is None else tag.text("f", '{"a": 1}')
 
 
 def read(reader: Reader, pieces: Sequence[str]) -> list[Delta]:
@@ -148,6 +149,29 @@ def test_harmony_reads_its_calls_itself() -> None:
         Reasoning("One"),
         Content(" Two"),
     ]
+
+
+def test_content_of_harmony_is_read_by_another_family() -> None:
+    reader = STYLES["harmony"].reader(FAMILIES["json"].reader(TOOLS), True)
+    call = '{"name": "f", "arguments": {"a": 1}}'
+    assert merged(reader.push(f"{call}<|end|><|start|>assistant<|channel|>commentary<|message|>")) == [Reasoning(call)]
+    assert (reader.calls, reader.reasoning) == (0, False)
+    assert merged(reader.push(f"{call}<|end|>")) == [CallOpened(0, "f"), CallArguments(0, '{"a": 1}')]
+    assert reader.calls == 1
+    reader.push("<|start|>assistant<|channel|>commentary to=functions.f<|message|>{}<|call|>")
+    assert reader.calls == 1
+    final = reader.push(f"<|start|>assistant<|channel|>final<|message|>{call[:-1]}")
+    assert merged(final) == [CallOpened(1, "f"), CallArguments(1, '{"a": 1}')]
+    assert reader.calls == 1
+    assert reader.push("}") == reader.finish() == []
+    assert reader.calls == 2
+
+
+def test_harmony_gives_the_arguments_of_a_forced_function() -> None:
+    reader = STYLES["harmony"].reader(Arguments("f"), True)
+    deltas = read(reader, ['One<|end|><|start|>assistant<|channel|>final<|message|>{"a": 1}'])
+    assert deltas == [Reasoning("One"), CallOpened(0, "f"), CallArguments(0, '{"a": 1}')]
+    assert reader.calls == 1
 
 
 @pytest.mark.parametrize(("arguments", "calls"), [('{"a": "}', 0), ('{"a": "}"}', 1), ("", 1)])

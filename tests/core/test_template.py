@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.errors import OpenAIError
 from preprocessing.messages import Message
 from preprocessing.template import ChatTemplate
@@ -48,6 +49,15 @@ TEMPLATES: dict[str, str] = {
     "turns only": "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
     + "{{ raise_exception('take turns') }}{% endif %}[{{ m.role }}]{{ m.content }}"
     + END,
+    "tools in the system message": "{% for m in messages %}[{{ m.role }}]"
+    + "{% if m.tools is defined %}{{ m.tools }}{% endif %}{{ m.content }}"
+    + AS_JSON
+    + END,
+    "only the first call": TOOLS
+    + LOOP
+    + "{% if m.tool_calls %}{% set c = m.tool_calls[0] %}<{{ c.function.name }} {{ c.function.arguments | tojson }}>"
+    + "{% endif %}"
+    + END,
     "tools required": "{{ tools | length }}{{ tools | tojson }}" + LOOP + calls("{{ c.function.arguments }}") + END,
 }
 TOOL = Tool.model_validate({"type": "function", "function": {"name": "get_weather", "description": "the weather"}})
@@ -83,20 +93,23 @@ def test_a_conversation_with_calls_reaches_the_prompt(name: str) -> None:
     text = template(TEMPLATES[name]).render(CONVERSATION, tools=[TOOL])
     order = ["Be kind.", "Paris?", "Rome?", "sunny", "rainy", "Sun and rain.", "Thanks."]
     places = [text.index(said) for said in order]
-    if name != "one call at a time":
+    if name not in ("one call at a time", "only the first call"):
         assert places == sorted(places)
     assert text.count('{"city": "Paris"}') == text.count('{"city": "Rome"}') == 1
     assert "the weather" in text and "None" not in text
     assert text.endswith("[assistant]")
 
 
-def test_each_result_follows_its_call_where_one_is_allowed_at_a_time() -> None:
-    text = template(TEMPLATES["one call at a time"]).render(CONVERSATION)
+@pytest.mark.parametrize("name", ["one call at a time", "only the first call"])
+def test_each_result_follows_its_call_where_one_is_allowed_at_a_time(name: str) -> None:
+    text = template(TEMPLATES[name]).render(CONVERSATION)
     order = [text.index(said) for said in ("Paris\"}", "sunny", "Rome\"}", "rainy", "Sun and rain.")]
     assert order == sorted(order)
 
 
-@pytest.mark.parametrize(("name", "takes"), [("arguments as objects", True), ("no tools", False)])
+@pytest.mark.parametrize(("name", "takes"), [
+    ("arguments as objects", True), ("tools in the system message", True), ("no tools", False),
+])
 def test_whether_a_template_lists_tools(name: str, takes: bool) -> None:
     found = template(TEMPLATES[name])
     assert found.takes_tools is takes
@@ -157,3 +170,9 @@ def test_arguments_that_are_nested_too_deep_are_the_client_s_fault() -> None:
     for name in ("no calls", "arguments as objects"):
         with pytest.raises(OpenAIError, match="cannot render"):
             template(TEMPLATES[name]).render(messages({"role": "user", "content": "x"}, said))
+
+
+def test_a_template_that_only_knows_calls_has_them_asked_for_in_its_own_way() -> None:
+    tag = FAMILIES["deepseek_v31"].tag
+    text = template(TEMPLATES["no tools"]).render(CONVERSATION, tools=[TOOL], call=tag)
+    assert "<｜tool▁call▁begin｜><its name><｜tool▁sep｜>{<its arguments>}<｜tool▁call▁end｜>" in text

@@ -151,13 +151,34 @@ def test_names_of_properties_are_no_keywords(model: Model) -> None:
     assert not accepts(found, {"name": "f", "arguments": {"$id": "1"}})
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_function_without_parameters_has_no_arguments(model: Model, choice: Any) -> None:
+    schema = schema_of(made(model, tools=[tool("f")], tool_choice=choice))
+    none, some = ({}, {"a": 1}) if choice != "required" else (
+        {"name": "f", "arguments": {}}, {"name": "f", "arguments": {"a": 1}})  # fmt: skip
+    assert accepts(schema, none) and not accepts(schema, some)
+
+
+def test_references_by_the_schema_s_own_name(model: Model) -> None:
+    schema = {"$id": "https://example.com/x", "type": "object", "additionalProperties": False,
+              "properties": {"a": {"$ref": "https://example.com/x#/$defs/D"}, "b": {"$ref": "https://example.com/x"}},
+              "$defs": {"D": {"type": "integer"}}}  # fmt: skip
+    found = schema_of(made(model, tools=[tool("f", schema)], tool_choice="required"))
+    assert accepts(found, {"name": "f", "arguments": {"a": 1, "b": {"b": {}}}})
+    assert not accepts(found, {"name": "f", "arguments": {"b": {"a": "1"}}})
+    part = {"type": "object", "properties": {"a": {"$id": "https://example.com/y", "$ref": "#/$defs/D"}}}
+    assert "$id" in refusal(model, tools=[tool("f", part)], tool_choice="required").message
+
+
 def test_strict_functions_are_enforced_where_the_engine_can_watch_for_calls(model: Model) -> None:
     hermes = replace(model, tools=FAMILIES["hermes"])
     strict = [tool("get_weather", CITY, strict=True)]
     guide = made(hermes, tools=strict).guide
     assert guide is not None and guide.type == "structural_tag" and guide.text is not None
-    (structure,) = json.loads(guide.text)["structures"]
+    document = json.loads(guide.text)
+    (structure,) = document["structures"]
     assert '"get_weather"' in structure["begin"] and structure["schema"] == CITY
+    assert document["triggers"] == [structure["begin"]]
     assert made(hermes, tools=[WEATHER]).guide is None
     older = replace(hermes, max_model_len=100_000, guide_types=("json_schema",))
     assert prepare("chat/completions", request(tools=strict), older, seed=1).guide is None
@@ -178,6 +199,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [tool("f", {"$ref": "#"})]}, "tools[0].function.parameters"),
     ({"tools": [tool("f", [1])]}, "tools[0].function.parameters"),
     ({"tools": [WEATHER] * 300}, "tools"),
+    ({"tools": [tool("f", CITY, description="x" * 2**20)]}, "tools"),
     ({"tools": [WEATHER], "tool_choice": "maybe"}, "tool_choice"),
     ({"tools": [WEATHER], "tool_choice": 5}, "tool_choice"),
     ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "tool_choice.function.name"),

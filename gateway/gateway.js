@@ -11,6 +11,7 @@ const EVENT_START = 'data: ';
 const RESPONSE = ',"response":';
 // How an error object of openai_bls begins.
 const ERROR_OBJECT = '{"error":';
+const NO_JSON = '\u0000';
 // Stands for a whole answer that failed after its status was sent; no JSON begins so.
 const FAILED = '\u0018';
 // Above this a body is not parsed just to tell a nested "stream" from the outermost one.
@@ -32,25 +33,39 @@ const OWN_ERRORS = {
     408: ['invalid_request_error', 'timeout', 'The request took too long to arrive.'],
     413: ['invalid_request_error', 'content_too_large', 'The request body is too large.'],
     414: ['invalid_request_error', null, 'The URL is too long.'],
+    415: ['invalid_request_error', 'unsupported_content_encoding', 'A request body must not be compressed.'],
     429: ['rate_limit_error', 'queue_full', 'The server has as many requests waiting as it accepts. Try again later.'],
     431: ['invalid_request_error', null, 'The request headers are too large.'],
     500: ['server_error', 'internal_error', 'The server had an error while processing the request.'],
     503: ['server_error', 'service_unavailable', 'The server is not ready. Try again later.'],
 };
 
+// Characters of this request's answer: passed on so far, and how many may be before the client has to be looked at.
+let passed = 0;
+let unlooked = 0;
+
 /** The body for generate_stream: the client's own as one string. */
 function wrap(r) {
     let wrapped = {id: r.variables.request_name, endpoint: r.variables.endpoint, ticket: r.variables.ticket};
     try {
-        wrapped.request = r.requestText || '';
+        wrapped.request = bodyOf(r);
         return JSON.stringify(wrapped);
     } catch (e) {
-        wrapped.request = '\u0000'; // Not UTF-8: a body that is no JSON has the same answer.
+        wrapped.request = NO_JSON;
         return JSON.stringify(wrapped);
     }
 }
 
-/** The question why a request was refused. */
+/** The client's body; one that is not UTF-8, or came in so small chunks that it is in a file, is as good as no JSON. */
+function bodyOf(r) {
+    try {
+        return r.requestText || '';
+    } catch (e) {
+        return NO_JSON;
+    }
+}
+
+/** The question why a request was refused; it goes to `refusing_triton`. */
 function recall(r) {
     return JSON.stringify({endpoint: 'refusal', request: r.variables.ticket});
 }
@@ -64,13 +79,27 @@ function requestName(r) {
 /** SHA-256 of the API key; keys are only ever compared as hashes, so a comparison's time tells nothing. */
 function keyHash(r) {
     let bearer = /^Bearer +(\S+) *$/i.exec(r.headersIn['Authorization'] || '');
-    let key = bearer ? bearer[1] : r.headersIn['x-api-key'] || '';
-    return crypto.createHash('sha256').update(key).digest('hex');
+    return sha256(bearer ? bearer[1] : r.headersIn['x-api-key'] || '');
+}
+
+/** SHA-256 of what the header of this route's group holds; "free" if the group wants none. */
+function groupHash(r) {
+    let name = r.variables.group_header;
+    return name ? sha256(r.headersIn[name] || '') : 'free';
+}
+
+function sha256(text) {
+    return crypto.createHash('sha256').update(text).digest('hex');
+}
+
+/** Milliseconds since the first byte of the request, asked for when the response header leaves. */
+function processingMs(r) {
+    return String(Math.round(Number(r.variables.request_time) * 1000));
 }
 
 /**
- * Whether the body asks for a stream. Quotes inside JSON strings are escaped, so the tests find members only; parsing tells
- * those of the outermost object from nested ones. A very large body is not parsed, and njs refuses deep nesting.
+ * Whether the body asks for a stream. Quotes inside JSON strings are escaped, so the tests find members only; parsing
+ * tells those of the outermost object from nested ones. A very large body is not parsed, and njs refuses deep nesting.
  */
 function wantsStream(body) {
     if (!TRUE_MEMBER.test(body)) {
@@ -88,8 +117,10 @@ function wantsStream(body) {
 
 /** Response headers: the type that the client expects. The length changes with the wrapping. */
 function headers(r) {
+    passed = 0;
+    unlooked = Number(r.variables.max_backlog);
     delete r.headersOut['Content-Length'];
-    let streams = r.status === 200 && wantsStream(r.requestText || '');
+    let streams = r.status === 200 && wantsStream(bodyOf(r));
     r.headersOut['Content-Type'] = streams ? 'text/event-stream; charset=utf-8' : 'application/json';
     retryAfter(r, r.status);
 }
@@ -101,8 +132,8 @@ function retryAfter(r, status) {
 }
 
 /**
- * Takes the wrapping off Triton's events as they pass; an unfinished one waits for its rest. openai_bls keeps its responses
- * small, because what waits is copied with every buffer that arrives.
+ * Takes the wrapping off Triton's events as they pass; an unfinished one waits for its rest. openai_bls keeps its
+ * responses small, because what waits is copied with every buffer that arrives.
  */
 function unwrap(r, data, flags) {
     let waiting = r.variables.unfinished_event;
@@ -112,23 +143,48 @@ function unwrap(r, data, flags) {
         return;
     }
     let out = '';
+    let several = null; // a string that grew with each event would be kept as often as it grew
     let start = 0;
     let end;
     while ((end = text.indexOf(EVENT_END, start)) >= 0) {
         let response = unwrapEvent(r.status, text, start, end);
         if (response === FAILED) {
-            // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so: clients
-            // report a broken connection and try again, where they would take an error for an answer without choices.
+            // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so:
+            // clients report a broken connection and try again, where they would take an error for an answer without
+            // choices.
             throw new Error('an answer failed after its status was sent');
         }
-        out = out ? out + response : response;
+        if (!out) {
+            out = response;
+        } else if (response) {
+            several = several || [out];
+            several.push(response);
+        }
         start = end + EVENT_END.length;
     }
     if (waiting || start < text.length) {
         r.variables.unfinished_event = text.substring(start);
     }
+    if (several) {
+        out = several.join('');
+    }
     if (out || flags.last) {
         r.sendBuffer(out, flags);
+        passed += out.length;
+        if (passed > unlooked) {
+            look(r);
+        }
+    }
+}
+
+/**
+ * Cuts off a client that is too far behind: what it does not read stays in memory, because a filter cannot make nginx
+ * read more slowly from Triton.
+ */
+function look(r) {
+    unlooked = Number(r.variables.bytes_sent) + Number(r.variables.max_backlog);
+    if (passed > unlooked) {
+        throw new Error('a client does not read its answer');
     }
 }
 
@@ -143,7 +199,7 @@ function unwrapError(r, text, flags) {
 }
 
 /**
- * The text inside one of Triton's answers, from `start` to `end`. What is not from openai_bls itself is not for clients.
+ * The text inside one of Triton's answers, from `start` to `end`. What is not from openai_bls is not for clients.
  * njs frees nothing before the request ends, so only the text itself is cut out and parsed.
  */
 function unwrapEvent(status, text, start, end) {
@@ -172,6 +228,7 @@ async function refused(r) {
     let status = r.variables.upstream_status ? 503 : 400; // without Triton's word the request itself was broken
     let body = '';
     try {
+        r.variables.refusing_triton = lastAddress(r.variables.upstream_addr);
         let reply = await r.subrequest('/internal/recall');
         let refusal = JSON.parse(unwrapEvent(reply.status, reply.responseText, 0, reply.responseText.length));
         status = refusal.status || status;
@@ -179,22 +236,62 @@ async function refused(r) {
     } catch (e) {
         // Falls through: nobody is there to say more.
     }
+    if (status === 503 && r.variables.other_tritons && r.variables.refusing_triton === r.variables.upstream_addr) {
+        r.internalRedirect('/internal/again'); // it is the first that was asked
+        return;
+    }
     r.headersOut['Content-Type'] = 'application/json';
     retryAfter(r, status);
     r.return(status, body || errorBody(status));
 }
 
+/** The Triton that answered: the last of those that were asked. nginx lists them all, "1.2.3.4:8000, 1.2.3.5:8000". */
+function lastAddress(addresses) {
+    return addresses.substring(Math.max(addresses.lastIndexOf(' '), addresses.lastIndexOf(',')) + 1);
+}
+
 /** Answers an error of nginx's own (error_page). */
 function fail(r) {
     let status = Number(r.variables.status);
+    let reason = reasonOf(status, r.variables);
     r.headersOut['Content-Type'] = 'application/json';
     retryAfter(r, status);
-    r.return(status, errorBody(status));
+    if (reason.wait) {
+        r.headersOut['Retry-After'] = reason.wait;
+    }
+    if (status === 401) {
+        r.headersOut['WWW-Authenticate'] = 'Bearer';
+    }
+    if (status === 405 && r.variables.methods) {
+        r.headersOut['Allow'] = r.variables.methods.replace('|', ', ');
+    }
+    r.return(status, reason.error ? errorObject(reason.error) : errorBody(status));
+}
+
+/** Of statuses with several reasons: {error: [type, code, message], wait: seconds}; empty for the one in OWN_ERRORS. */
+function reasonOf(status, variables) {
+    if (status === 401 && variables.group_entered === '0') {
+        return {error: ['authentication_error', 'invalid_auth',
+                        'This route needs a header that was not sent, or that has another value.']};
+    }
+    if (status === 429 && variables.limit_req_status === 'REJECTED') {
+        return {error: ['rate_limit_error', 'rate_limit_exceeded',
+                        'Too many requests in a short time. Try again later.'],
+                wait: variables.rate_retry_after};
+    }
+    if (status === 429 && variables.limit_conn_status === 'REJECTED') {
+        return {error: ['rate_limit_error', 'too_many_concurrent_requests',
+                        'Too many requests at the same time. Try again when others have ended.']};
+    }
+    return {};
 }
 
 function errorBody(status) {
-    let known = OWN_ERRORS[status] || OWN_ERRORS[status < 500 ? 400 : 500];
-    return JSON.stringify({error: {message: known[2], type: known[0], param: null, code: known[1]}});
+    return errorObject(OWN_ERRORS[status] || OWN_ERRORS[status < 500 ? 400 : 500]);
 }
 
-export default {wrap, recall, refused, requestName, keyHash, headers, unwrap, fail};
+function errorObject(row) {
+    return JSON.stringify({error: {message: row[2], type: row[0], param: null, code: row[1]}});
+}
+
+export default {wrap, recall, refused, requestName, keyHash, groupHash, processingMs, headers, unwrap, fail};

@@ -9,6 +9,7 @@ order in which a start passes through them:
     checks.py      what must hold before anything starts: ports, shared memory, Python
     repository.py  model_repository/ -> the copy that Triton loads, parameters filled in
     triton.py      finds, starts and stops Triton
+    access.py      API keys and restricted groups -> what nginx compares
     gateway.py     fills in the nginx template, starts and stops nginx
     processes.py   one child process that never outlives the launcher
     stack.py       all of it together, restarted when it dies; the tests start servers with this

@@ -1,51 +1,104 @@
-"""Fills in the nginx template and runs nginx.
+"""Fills in the nginx templates and runs nginx.
 
-In: a folder with nginx.conf.template and gateway.js, the values for the template. Out: a running nginx. It knows
-nothing about routes or OpenAI; those are in the template.
+In: a folder with nginx.conf.template, its *.conf, gateway.js and openapi.json; what the gateway shall allow. Out: a
+running nginx, which takes new keys and certificates while it runs. It knows nothing about routes or OpenAI; those are
+in the templates.
 
-A placeholder is `@NAME@`; the template may use those of `values_for` and no others. Folders are given relative to
+A placeholder is `@NAME@`; the templates may use those of `values_for` and no others. Folders are given relative to
 nginx's prefix, so the path of the checkout may contain spaces and quotes. The template says `daemon off;`: nginx stays
 a child.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import re
+import resource
+import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher import processes
+from launcher import access, processes
 from launcher.errors import LaunchError
 
 TEMPLATE = "nginx.conf.template"
-KEYS_FILE = "keys.conf"
+OPENAPI = "openapi.json"
 SOURCE_LINK = "source"
 LOG = "error.log"
+TEMPORARY_RECORD = "temporary.folder"
+TEMPORARY_PREFIX = "openai_bls.nginx."
 NJS_MODULE = "ngx_http_js_module.so"
 STOP_PATIENCE_S = 5
+SPARE_CONNECTIONS = 256
+"""Beyond two for each request: idle ones, health checks, those that are being refused."""
+LONGEST_RETRY_AFTER_S = 120
+"""OpenAI's clients do not try again at all if they are told to wait longer."""
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z0-9_]*)@")
 _SYSTEM_FOLDERS = ("/usr/local/nginx/sbin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 _MODULE_FOLDERS = ("/usr/lib/nginx/modules", "/etc/nginx/modules", "/usr/lib64/nginx/modules")
+_ON, _OFF = "", "# "
+"""What a placeholder at the beginning of a line becomes."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the gateway allows, to whom and how much; docs/gateway.md explains each."""
+
+    api_keys: Sequence[str] = ()
+    api_keys_file: Path | None = None
+    restricted_api: str = ""
+    restricted_api_file: Path | None = None
+    rate_limit: str | None = None
+    rate_burst: int = 20
+    concurrent_requests: int | None = None
+    max_body: str = "4m"
+    max_header: str = "8k"
+    header_timeout: int = 15
+    body_timeout: int = 15
+    send_timeout: int = 30
+    send_buffer: str = "128k"
+    max_backlog: str = "8m"
+    max_connections: int = 4096
+    max_connections_per_address: int = 1024
+    requests_per_connection: int = 1000
+    cors_origins: Sequence[str] = ()
+    route_prefixes: Sequence[str] = ("/v1", "")
+    metrics: str = "off"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    reload_grace: int = 600
+    upstream_retry: int = 5
+
+    @property
+    def followed(self) -> list[Path]:
+        """The files that are read anew when they change."""
+        files = (self.api_keys_file, self.restricted_api_file, self.tls_cert, self.tls_key)
+        return [file for file in files if file is not None]
+
+    @property
+    def asks_for_keys(self) -> bool:
+        return bool(self.api_keys or self.api_keys_file)
 
 
 @dataclass(frozen=True)
 class Listen:
-    """Where the gateway listens and which Triton is behind it."""
+    """Where the gateway listens and which Tritons are behind it."""
 
     host: str = "127.0.0.1"
     port: int = 9000
-    triton: str = "127.0.0.1:8000"
+    upstreams: Sequence[str] = ("127.0.0.1:8000",)
+    metrics_upstream: str = "127.0.0.1:8002"
     workers: int = 1
-    max_body: str = "4m"
-    api_keys: Sequence[str] = ()
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True)
@@ -67,19 +120,126 @@ def find_nginx() -> Nginx:
     raise LaunchError("nginx has no njs module (Debian, Ubuntu: apt-get install libnginx-mod-http-js).")
 
 
-def values_for(listen: Listen, njs_module: Path) -> dict[str, str]:
-    """Everything a template may ask for."""
+def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, str]:
+    """Everything a template may ask for.
+
+    Args:
+        temporary: a folder that nginx's workers can reach, whoever they run as.
+    """
+    rules = listen.rules
+    connections = 2 * rules.max_connections + SPARE_CONNECTIONS
     return {
         "HOST": f"[{listen.host}]" if ":" in listen.host else listen.host,
         "PORT": str(listen.port),
-        "TRITON": listen.triton,
         "RUN": ".",
         "JS_DIR": SOURCE_LINK,
+        "TEMPORARY": str(temporary),
         "MODULES": f'load_module "{njs_module}";',
         "WORKERS": str(listen.workers),
-        "MAX_BODY": listen.max_body,
-        "KEYS_FILE": KEYS_FILE,
+        "WORKER_CONNECTIONS": str(connections),
+        "FILES": str(min(connections + SPARE_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
+        "MAX_CONNECTIONS": str(rules.max_connections),
+        "MAX_CONNECTIONS_PER_ADDRESS": str(rules.max_connections_per_address),
+        "REQUESTS_PER_CONNECTION": str(rules.requests_per_connection),
+        "MAX_BODY": rules.max_body,
+        "BODY_BUFFER": str(2 * _bytes(rules.max_body)),
+        "MAX_HEADER": rules.max_header,
+        "HEADER_TIMEOUT": str(rules.header_timeout),
+        "BODY_TIMEOUT": str(rules.body_timeout),
+        "SEND_TIMEOUT": str(rules.send_timeout),
+        "SEND_BUFFER": rules.send_buffer,
+        "MAX_BACKLOG": str(_bytes(rules.max_backlog)),
+        "RELOAD_GRACE": str(rules.reload_grace),
+        "RATE": _OFF if rules.rate_limit is None else _ON,
+        "RATE_LIMIT": _nginx_rate(rules.rate_limit or "1/s"),
+        "RATE_BURST": str(rules.rate_burst),
+        "RATE_RETRY_AFTER": str(_seconds_between(rules.rate_limit or "1/s")),
+        "CONCURRENT": _OFF if rules.concurrent_requests is None else _ON,
+        "CONCURRENT_REQUESTS": str(rules.concurrent_requests),
+        "PREFIXES": "|".join(rules.route_prefixes),
+        "METRICS": rules.metrics,
+        "METRICS_SERVER": listen.metrics_upstream,
+        "TLS": _OFF if rules.tls_cert is None else _ON,
+        "LISTEN_TLS": "" if rules.tls_cert is None else " ssl http2",
     }
+
+
+def _bytes(size: str) -> int:
+    return int(size.rstrip("kmg")) * {"k": 2**10, "m": 2**20, "g": 2**30}.get(size[-1], 1)
+
+
+def _nginx_rate(rate: str) -> str:
+    """10/s → 10r/s"""
+    return rate.replace("/", "r/")
+
+
+def _seconds_between(rate: str) -> int:
+    """How long until a client that was too fast may send its next request."""
+    count, unit = rate.split("/")
+    return min(LONGEST_RETRY_AFTER_S, -(-{"s": 1, "m": 60}[unit] // int(count)))
+
+
+def included_files(listen: Listen, pass_key: str) -> dict[str, str]:
+    """The files that the template includes and that are lists: name → text. Reads the files of secrets.
+
+    Args:
+        pass_key: a key for the launcher itself, where clients need one.
+    """
+    rules = listen.rules
+    keys = access.read_keys(rules.api_keys, rules.api_keys_file)
+    restrictions = access.read_restrictions(rules.restricted_api, rules.restricted_api_file)
+    own = [access.Key("launcher", access.digest_of(pass_key))] if keys else []
+    return {
+        "keys.conf": access.keys_map([*keys, *own]),
+        "group_headers.conf": access.headers_map(restrictions),
+        "group_values.conf": access.values_map(restrictions, pass_key),
+        "origins.conf": _origins(rules.cors_origins),
+        "upstreams.conf": _servers(listen.upstreams, rules.upstream_retry),
+        "other_upstreams.conf": "".join(
+            f"upstream other_than_{number} {{\nleast_conn;\n{_servers(others, rules.upstream_retry)}}}\n"
+            for number, (_, others) in enumerate(_each_and_others(listen.upstreams), 1)
+        ),
+        "others.conf": "".join(
+            f'"{address}" other_than_{number};\n'
+            for number, (one, _) in enumerate(_each_and_others(listen.upstreams), 1)
+            for address in _resolved(one)
+        ),
+    }
+
+
+def _servers(addresses: Sequence[str], retry_s: int) -> str:
+    return "".join(f"server {address} max_fails=1 fail_timeout={retry_s}s;\n" for address in addresses)
+
+
+def _each_and_others(addresses: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Nothing for a single one."""
+    pairs = [(one, [other for other in addresses if other != one]) for one in dict.fromkeys(addresses)]
+    return [(one, others) for one, others in pairs if others]
+
+
+def _resolved(address: str) -> list[str]:
+    """host:port as nginx is going to call it; nothing if the name is unknown, which nginx itself reports."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, OverflowError):
+        return []
+    hosts = dict.fromkeys(str(place[0]) for *_, place in found)
+    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
+
+
+def _origins(allowed: Sequence[str]) -> str:
+    """Origin → what Access-Control-Allow-Origin says."""
+    rows = ('"~." "*";' if origin == "*" else f'"{origin}" $http_origin;' for origin in allowed)
+    return "".join(f"{row}\n" for row in rows)
+
+
+def openapi_module(document: str, prefixes: Sequence[str]) -> str:
+    """A njs module that answers with the description; workers of nginx may not be able to read files of ours."""
+    described = json.loads(document)
+    described["servers"] = [{"url": prefix or "/"} for prefix in prefixes]
+    text = json.dumps(described, separators=(",", ":"))
+    return f"export default {{answer: r => r.return(200, {json.dumps(text)})}};\n"
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
@@ -96,21 +256,14 @@ def render(template: str, values: Mapping[str, str]) -> str:
     )
 
 
-def keys_map(api_keys: Sequence[str]) -> str:
-    """The body of an nginx `map`, the SHA-256 of a key -> its name: the keys themselves are written nowhere.
-
-    Without keys everybody has a name. Patterns, because 64 digits do not fit into the buckets of a map by default.
-    """
-    if not api_keys:
-        return '"~." everybody;\n'
-    hashes = (hashlib.sha256(key.encode()).hexdigest() for key in api_keys)
-    return "".join(f'"~^{digest}$" default_key_{number};\n' for number, digest in enumerate(hashes, 1))
-
-
 class Gateway:
-    def __init__(self, child: processes.Child, host: str, port: int) -> None:
+    """A running nginx."""
+
+    def __init__(self, child: processes.Child, files: _Files, command: Sequence[str]) -> None:
         self.child = child
-        self._address = (reachable(host), port)
+        self._files = files
+        self._command = command
+        self._address = (reachable(files.listen.host), files.listen.port)
 
     def wait_until_listening(self, timeout_s: float = 10) -> None:
         deadline = time.monotonic() + timeout_s
@@ -127,30 +280,126 @@ class Gateway:
 
     def restart(self) -> None:
         """With the same configuration; `wait_until_listening` comes next."""
-        self.stop()
+        self._end()
         self.child.start_again()
 
+    def reload_if_changed(self) -> bool:
+        """Takes over keys and certificates whose files have changed; streams that run go on.
+
+        Raises:
+            LaunchError: they cannot be used; nginx goes on with what it had.
+        """
+        if not self._files.have_changed():
+            return False
+        self._files.write_lists()
+        _check(self._command)
+        if self.child.exit_code is None:
+            os.kill(self.child.pid, signal.SIGHUP)
+        return True
+
+    def own_headers(self) -> dict[str, str]:
+        """What the launcher's own requests send: its key, and for each restricted group the group's header."""
+        return self._files.own_headers()
+
     def stop(self) -> None:
+        self._end()
+        self._files.remove_temporary()
+
+    def _end(self) -> None:
         self.child.stop(STOP_PATIENCE_S, ask=signal.SIGTERM)
+
+
+class _Files:
+    """The run folder of a gateway, and the files of the user that it depends on."""
+
+    def __init__(self, source: Path, run: Path, listen: Listen) -> None:
+        self.listen = listen
+        self.pass_key = secrets.token_hex(32)
+        self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+        self._temporary.chmod(0o711)
+        self._source = source
+        self._run = run
+        self._seen = self._stamps()
+
+    def write(self, njs_module: Path) -> None:
+        """Makes the folder anew."""
+        self._tidy_up_after_a_crash()
+        shutil.rmtree(self._run, ignore_errors=True)
+        self._run.mkdir(parents=True)
+        (self._run / TEMPORARY_RECORD).write_text(str(self._temporary), encoding="utf-8")
+        (self._run / SOURCE_LINK).symlink_to(self._source.resolve())
+        values = values_for(self.listen, njs_module, self._temporary)
+        for template in [self._source / TEMPLATE, *sorted(self._source.glob("*.conf"))]:
+            text = render(template.read_text(encoding="utf-8"), values)
+            (self._run / template.name.removesuffix(".template")).write_text(text, encoding="utf-8")
+        rules = self.listen.rules
+        document = (self._source / OPENAPI).read_text(encoding="utf-8")
+        (self._run / "openapi.js").write_text(openapi_module(document, rules.route_prefixes), encoding="utf-8")
+        for name, file in (("tls.crt", rules.tls_cert), ("tls.key", rules.tls_key)):
+            if file is not None:
+                (self._run / name).symlink_to(file.absolute())
+        self.write_lists()
+
+    def _tidy_up_after_a_crash(self) -> None:
+        record = self._run / TEMPORARY_RECORD
+        if record.is_file():
+            left = Path(record.read_text(encoding="utf-8"))
+            if left.name.startswith(TEMPORARY_PREFIX):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def remove_temporary(self) -> None:
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def write_lists(self) -> None:
+        for name, text in included_files(self.listen, self.pass_key).items():
+            _write_private(self._run / name, text)
+
+    def own_headers(self) -> dict[str, str]:
+        rules = self.listen.rules
+        restrictions = access.read_restrictions(rules.restricted_api, rules.restricted_api_file)
+        own = {"Authorization": f"Bearer {self.pass_key}"} if rules.asks_for_keys else {}
+        return {each.header: self.pass_key for each in restrictions} | own
+
+    def have_changed(self) -> bool:
+        """Whether a followed file is another one than at the last look."""
+        before, self._seen = self._seen, self._stamps()
+        return before != self._seen
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(file) for file in self.listen.rules.followed]
 
 
 def start(nginx: Nginx, source: Path, run: Path, listen: Listen) -> Gateway:
     """Writes configuration and keys to `run` (made anew), has nginx check them and starts it."""
-    template = source / TEMPLATE
-    if not template.is_file():
-        raise LaunchError(f"The gateway's template {template} is missing.")
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
-    (run / SOURCE_LINK).symlink_to(source.resolve())
-    _write_private(run / KEYS_FILE, keys_map(listen.api_keys))
-    configuration = render(template.read_text(encoding="utf-8"), values_for(listen, nginx.njs_module))
-    (run / "nginx.conf").write_text(configuration, encoding="utf-8")
+    if not (source / TEMPLATE).is_file():
+        raise LaunchError(f"The gateway's template {source / TEMPLATE} is missing.")
+    files = _Files(source, run, listen)
     command = [str(nginx.program), "-p", f"{run}/", "-c", "nginx.conf", "-e", LOG]
+    try:
+        files.write(nginx.njs_module)
+        _check(command)
+        child = processes.start("nginx", command, processes.child_environment(), run / LOG, run)
+    except BaseException:
+        files.remove_temporary()
+        raise
+    return Gateway(child, files, command)
+
+
+def _check(command: Sequence[str]) -> None:
     environment = processes.child_environment()
     checked = subprocess.run([*command, "-t", "-q"], env=environment, capture_output=True, text=True, check=False)
     if checked.returncode != 0:
         raise LaunchError(f"nginx refuses its configuration: {reason_in(checked.stderr.splitlines())}.")
-    return Gateway(processes.start("nginx", command, environment, run / LOG, run), listen.host, listen.port)
+
+
+def trusting(certificate: Path | None) -> ssl.SSLContext | None:
+    """For the launcher's own requests: trusts this very certificate, whatever name the server is called by."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def reachable(host: str) -> str:
@@ -170,6 +419,14 @@ def _accepts(address: tuple[str, int]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -38,6 +38,11 @@ def resolve(wanted: str, tell: Callable[[str], None]) -> Model:
 
 
 def checked_folder(folder: Path) -> Path:
+    """sentence-transformers may keep the transformer in a folder of its own."""
+    inner = folder / "0_Transformer"
+    if (folder / "modules.json").is_file() and inner.is_dir():
+        checked_folder(inner)
+        return folder.resolve()
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise LaunchError(f"The model folder {folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}).")
     if not (folder / "config.json").is_file():

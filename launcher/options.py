@@ -27,6 +27,10 @@ def seconds(text: str) -> int:
     return _between(text, 1, 86_400)
 
 
+def grace(text: str) -> int:
+    return _between(text, 0, 86_400)
+
+
 def size(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d*[kmg]?", text.lower()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512k or 16m")
@@ -37,6 +41,35 @@ def host(text: str) -> str:
     if not re.fullmatch(r"[\w.:-]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address")
     return text
+
+
+def rate(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,5}/[sm]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 10/s or 30/m")
+    return text
+
+
+def addresses(text: str) -> list[str]:
+    return _listed(text, r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", "HOST:PORT")
+
+
+def origins(text: str) -> list[str]:
+    return _listed(text, r"\*|https?://[A-Za-z0-9._-]+(?::\d{1,5})?", "* or an origin such as https://chat.example.org")
+
+
+def prefixes(text: str) -> list[str]:
+    """Without the slash at the end, so "/" becomes nothing."""
+    found = _listed(text, r"/|(?:/[A-Za-z0-9_-]+)+", "a path such as /v1")
+    return list(dict.fromkeys(prefix.rstrip("/") for prefix in found))
+
+
+def _listed(text: str, pattern: str, wanted: str) -> list[str]:
+    """The parts between commas."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = next((part for part in parts if not re.fullmatch(pattern, part)), None if parts else text)
+    if wrong is not None:
+        raise argparse.ArgumentTypeError(f"{wrong!r} is not {wanted}")
+    return parts
 
 
 def setting(text: str) -> tuple[str, str, str]:
@@ -70,6 +103,10 @@ class Option:
     metavar: str = "TEXT"
     parameter: tuple[str, str] | None = None
     """(model, key) of the config.pbtxt parameter that this option sets when it is given."""
+    alone: str | None = None
+    """The value of the flag when it is given without one."""
+    secret: bool = False
+    """Whether its value must not stay in the process listing."""
 
     @property
     def name(self) -> str:
@@ -85,6 +122,9 @@ OPTIONS = (
            "built-in checkpoint", "DIR|ID"),
     Option("--served-model-name", str, None, "what clients call the model; without it the folder's name or the id",
            "NAME"),
+    Option("--embedding-model", str, None, "model for /v1/embeddings: folder of a sentence-transformers checkpoint, a "
+           "Hugging Face id, or default (the hidden states of the model that writes); without it there are no "
+           "embeddings", "DIR|ID|default"),
     Option("--runner", one_of("numpy", "transformers"), None, "what computes the model; without it the engine's own "
            "default", "numpy|transformers", ("tensorrt_llm", "runner")),
     Option("--max-batch-size", positive, None, "how many sequences the engine runs at a time; without it the engine's "
@@ -92,16 +132,73 @@ OPTIONS = (
     Option("--instances", positive, "1", "how many processes serve OpenAI requests", "N"),
     Option("--sessions", one_of("on", "off"), "on", "off hides the engine's session extension, as if it were any other "
            "engine", "on|off"),
+    Option("--tool-parser", str, None, "how the model writes tool calls: a family of docs/tools.md, or none; without "
+           "it recognised from the chat template", "NAME", ("openai_bls", "tool_parser")),
+    Option("--reasoning-parser", str, None, "how the model writes its thoughts: think, granite, mistral, harmony or "
+           "none; without it recognised from the chat template", "NAME", ("openai_bls", "reasoning_parser")),
+    Option("--max-requests", positive, None, "requests, running and waiting, that a process serves at a time; more are "
+           "refused with 429; without it 512", "N", ("openai_bls", "max_requests")),
+    Option("--max-queue-seconds", seconds, None, "how long a request may wait for the engine's first news of it; "
+           "without it 60", "SECONDS", ("openai_bls", "max_queue_seconds")),
+    Option("--max-request-seconds", seconds, None, "how long a request may take in all; without it 1800", "SECONDS",
+           ("openai_bls", "max_request_seconds")),
+    Option("--keep-alive-seconds", seconds, None, "of silence on a stream until the comment \": keep-alive\" is sent; "
+           "without it none is", "SECONDS", ("openai_bls", "keep_alive_seconds")),
+    Option("--health-seconds", seconds, None, "how long a token proves that the engine works, and how long one may "
+           "take that health asks for; without it 1", "SECONDS", ("openai_bls", "health_seconds")),
+    Option("--drain-seconds", grace, "30", "how long running requests may go on after SIGTERM; 0: not at all",
+           "SECONDS"),
     Option("--host", host, "127.0.0.1", "address of the OpenAI server; 0.0.0.0 opens it to the network (Triton itself "
            "stays on 127.0.0.1)", "ADDRESS"),
     Option("--port", port, "9000", "port of the OpenAI server", "PORT"),
     Option("--triton-http-port", port, "8000", "port of Triton's own HTTP endpoints", "PORT"),
     Option("--triton-metrics-port", port, "8002", "port of Triton's metrics", "PORT"),
     Option("--triton-grpc-port", port, None, "port of Triton's gRPC endpoints; without it they are off", "PORT"),
+    Option("--upstream", addresses, None, "other Tritons with openai_bls, HOST:PORT (several: separated by commas); "
+           "each request goes to the one with the fewest", "ADDRESSES"),
+    Option("--gateway-only", one_of("on", "off"), "off", "start no Triton: the gateway alone, in front of --upstream",
+           "on|off", alone="on"),
+    Option("--upstream-retry", seconds, "5", "how long a Triton that failed is left alone when there are several",
+           "SECONDS"),
     Option("--api-key", str, None, "clients must send this key (several: separated by commas); prefer the variable, "
-           "which no process listing shows", "KEY"),
+           "which no process listing shows", "KEY", secret=True),
+    Option("--api-keys-file", str, None, "file of keys, one a line: name:key or name:sha256:DIGEST; read anew when it "
+           "changes", "FILE"),
+    Option("--restricted-api", str, None, "groups of routes (inference, embedding, model-repository, metrics, health) "
+           "that want a header of their own, rows separated by semicolons; prefer the variable",
+           "'GROUPS HEADER VALUE'", secret=True),
+    Option("--restricted-api-file", str, None, "file of such rows, one a line; read anew when it changes", "FILE"),
+    Option("--rate-limit", rate, None, "how many requests a key (without keys: an address) may send in a second or "
+           "minute; without it as many as it likes", "N/s|N/m"),
+    Option("--rate-burst", positive, "20", "how many requests above --rate-limit may come at once", "N"),
+    Option("--concurrent-requests", positive, None, "how many requests a key (without keys: an address) may have at a "
+           "time; without it as many as it likes", "N"),
     Option("--max-body", size, "4m", "largest request body", "SIZE"),
+    Option("--max-header", size, "8k", "largest request line or header", "SIZE"),
+    Option("--header-timeout", seconds, "15", "how long a client may take to send the request line and all headers",
+           "SECONDS"),
+    Option("--body-timeout", seconds, "15", "how long a client may pause while it sends a body", "SECONDS"),
+    Option("--send-timeout", seconds, "30", "a client that has not read a third of --send-buffer within this time is "
+           "cut off", "SECONDS"),
+    Option("--send-buffer", size, "128k", "how much of an answer may wait in the kernel for a slow client", "SIZE"),
+    Option("--max-backlog", size, "8m", "how much of an answer may wait in the gateway for a slow client; past that "
+           "the client is cut off", "SIZE"),
+    Option("--max-connections", positive, "4096", "requests at a time in all, each with its connection", "N"),
+    Option("--max-connections-per-address", positive, "1024", "requests at a time from one address", "N"),
+    Option("--requests-per-connection", positive, "1000", "requests after which a connection is closed", "N"),
+    Option("--cors-origins", origins, None, "web pages that may call the server from a browser: * or origins such as "
+           "https://chat.example.org (several: separated by commas); without it none", "ORIGINS"),
+    Option("--route-prefixes", prefixes, "/v1,/", "what the routes begin with (several: separated by commas)", "PATHS"),
+    Option("--metrics", one_of("off", "open", "key"), "off", "Triton's metrics at GET /metrics: not there, open, or "
+           "for those with an API key", "off|open|key"),
+    Option("--metrics-upstream", addresses, None, "HOST:PORT of the Triton whose metrics these are; without it the one "
+           "that is started", "ADDRESS"),
+    Option("--tls-cert", str, None, "certificate (with its chain) for HTTPS and HTTP/2; read anew when it changes",
+           "FILE"),
+    Option("--tls-key", str, None, "its private key", "FILE"),
     Option("--workers", positive, "1", "nginx worker processes", "N"),
+    Option("--reload-grace", seconds, "600", "how long streams may go on after keys or certificate were read anew",
+           "SECONDS"),
     Option("--run-dir", str, None, "folder for logs, configurations and links; without it .run/PORT in the checkout",
            "DIR"),
     Option("--start-timeout", seconds, "300", "how long loading the model may take", "SECONDS"),
@@ -120,8 +217,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """An option given as an environment variable is a default: the command line wins, and both are checked alike."""
     made = _Parser(
         prog="./serve.sh",
-        description="Starts the OpenAI server: Triton with the models, nginx in front. Ctrl-C or SIGTERM stops it "
-        "(exit code 0). A part that dies is restarted; if it keeps dying, the exit code is 1.",
+        description="Starts the OpenAI server: Triton with the models, nginx in front. SIGTERM stops it when running "
+        "requests have finished, Ctrl-C at once (exit code 0). A part that dies is restarted; if it keeps dying, the "
+        "exit code is 1.",
         epilog="Each option can be given as the environment variable named beside it.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
         allow_abbrev=False,
@@ -130,6 +228,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default = f"default {option.default}; " if option.default is not None else ""
         made.add_argument(
             option.flag,
+            nargs="?" if option.alone else None,
+            const=option.alone,
             type=_reported_as(option),
             default=environment.get(option.variable) or option.default,
             metavar=option.metavar,

@@ -1,22 +1,23 @@
 """The first requests through the finished server: is it really answering, and what is its model called?
 
-In: the address and an API key. Out: what the examples printed for the user need. Plain HTTP, nothing of Triton.
+In: the address and what opens it. Out: what the examples printed for the user need. Plain HTTP, nothing of Triton.
 """
 
 from __future__ import annotations
 
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.errors import LaunchError
 
-RETRY_STATUS = (502, 503, 504)
-"""Answers of a server that is still coming up."""
+RETRY_STATUS = (429, 502, 503, 504)
+"""Answers of a server that is still coming up, or asked to go slowly."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,25 @@ class Working:
     chat: bool
 
 
-def wait_until_working(url: str, api_key: str | None, timeout_s: float, still_alive: Callable[[], None]) -> Working:
-    """`url` ends in /v1. `still_alive` is called while waiting and may raise."""
+@dataclass(frozen=True)
+class Door:
+    """Where the server is: `url` as clients' base URL, the headers that let one in, the certificate to trust."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+
+
+def wait_until_working(door: Door, timeout_s: float, still_alive: Callable[[], None]) -> Working:
+    """`still_alive` is called while waiting and may raise."""
     deadline = time.monotonic() + timeout_s
-    models = _insist(lambda: _call(f"{url}/models", api_key, None), deadline, still_alive)
+    models = _insist(lambda: _call(door, "models", None), deadline, still_alive)
     model = str(models["data"][0]["id"])
     prompt = {"model": model, "max_tokens": 1}
-    _insist(lambda: _call(f"{url}/completions", api_key, {**prompt, "prompt": "Hello"}), deadline, still_alive)
+    _insist(lambda: _call(door, "completions", {**prompt, "prompt": "Hello"}), deadline, still_alive)
     messages = [{"role": "user", "content": "Hello"}]
     try:
-        _call(f"{url}/chat/completions", api_key, {**prompt, "messages": messages})
+        _call(door, "chat/completions", {**prompt, "messages": messages})
     except _Refused:
         return Working(model, chat=False)  # a base model without a chat template
     return Working(model, chat=True)
@@ -64,11 +74,12 @@ def _insist(call: Callable[[], dict[str, Any]], deadline: float, still_alive: Ca
         time.sleep(0.2)
 
 
-def _call(url: str, api_key: str | None, body: dict[str, Any] | None) -> dict[str, Any]:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+def _call(door: Door, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json", **door.headers}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{door.url}/{path}", data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=door.tls) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         text = error.read().decode("utf-8", "replace").strip()

@@ -2,13 +2,15 @@
 
 In: the source repository and what to change. Out: a folder with, for each model, links to everything in it and a
 config.pbtxt written from the original. The source tree is never written to. It knows nothing about which models or
-parameters exist: configurations are edited line by line, and a line that should be there and is not is an error.
+parameters exist, but for the names below: configurations are edited line by line, and a line that should be there and
+is not is an error.
 
 What a config.pbtxt has to look like:
 
     parameters { key: "x" value: { string_value: "y" } }         one line per parameter
     instance_group [ { count: 1 kind: KIND_CPU } ]                one line
     { name: "session_…" … }                                       one line per tensor of the session extension
+    # dynamic_batching { … }                                      one line, a comment: for engines without sessions
 """
 
 from __future__ import annotations
@@ -23,12 +25,18 @@ from launcher.errors import LaunchError
 CONFIG = "config.pbtxt"
 FRONT_MODEL = "openai_bls"
 ENGINE_MODEL = "tensorrt_llm"
+EMBEDDING_MODEL = "embedding"
+OPTIONAL = (EMBEDDING_MODEL,)
+"""Models that are left out unless parameters are given for them."""
 
 _PARAMETER = re.compile(
     r'^(?P<head>\s*parameters\s*:?\s*\{\s*key:\s*"(?P<key>[^"]+)"\s*,?\s*value:?\s*\{\s*string_value:\s*)'
     r'"(?:[^"\\]|\\.)*"(?P<tail>\s*\}\s*\}.*)$'
 )
 _INSTANCES = re.compile(r"^(\s*instance_group\s*:?\s*\[\s*\{[^}]*\bcount:\s*)\d+", re.MULTILINE)
+_QUEUE = re.compile(r"^# (dynamic_batching \{.*\})$", re.MULTILINE)
+_QUEUE_SIZE = re.compile(r"(?<=\bmax_queue_size: )\d+")
+_QUEUE_TIMEOUT = re.compile(r"(?<=\bdefault_timeout_microseconds: )\d+")
 _SESSION_TENSOR = re.compile(r'\bname:\s*"session_')
 _DANGLING_COMMA = re.compile(r",(\s*(?:#[^\n]*\n\s*)*\])")
 
@@ -40,7 +48,7 @@ def assemble(
     instances: int = 1,
     sessions: bool = True,
 ) -> None:
-    """Writes `target` anew; `parameters` is model name -> key -> value."""
+    """Writes `target` anew; `parameters` is model name -> key -> value. Optional models need to be in it."""
     models = sorted(folder for folder in source.iterdir() if (folder / CONFIG).is_file()) if source.is_dir() else []
     if not models:
         raise LaunchError(f"There is no model in {source}: no folder there has a {CONFIG}.")
@@ -50,10 +58,14 @@ def assemble(
         raise LaunchError(f"Parameters are given for {', '.join(unknown)}, but {source} has no such model.")
     shutil.rmtree(target, ignore_errors=True)
     for model in models:
+        if model.name in OPTIONAL and model.name not in parameters:
+            continue
         config = (model / CONFIG).read_text(encoding="utf-8")
         config = with_parameters(config, model.name, parameters.get(model.name, {}))
         if model.name == FRONT_MODEL:
             config = with_instances(config, model.name, instances)
+            if not sessions:
+                config = with_queue(config, model.name, parameters.get(model.name, {}))
         if model.name == ENGINE_MODEL and not sessions:
             config = without_sessions(config, model.name)
         _link(model, target / model.name, config)
@@ -86,6 +98,18 @@ def with_instances(config: str, model: str, count: int) -> str:
     if places != 1:
         raise LaunchError(f"The {CONFIG} of {model} must have exactly one line with instance_group and count.")
     return changed
+
+
+def with_queue(config: str, model: str, parameters: Mapping[str, str]) -> str:
+    """Bounds Triton's own queue, in which requests wait if the model serves one at a time."""
+    if len(_QUEUE.findall(config)) != 1:
+        raise LaunchError(f"The {CONFIG} of {model} must have exactly one commented line with dynamic_batching.")
+    config = _QUEUE.sub(r"\1", config)
+    if size := parameters.get("max_requests"):
+        config = _QUEUE_SIZE.sub(size, config)
+    if seconds := parameters.get("max_queue_seconds"):
+        config = _QUEUE_TIMEOUT.sub(str(int(float(seconds) * 1e6)), config)
+    return config
 
 
 def without_sessions(config: str, model: str) -> str:

@@ -1,6 +1,7 @@
 """The command behind serve.sh: checks, starts the server, proves that it works, tells how to use it, waits.
 
 In: the command line (options.py). Out: the server, until Ctrl-C or SIGTERM; what dies of it is restarted (stack.py).
+SIGTERM, which supervisors send, lets running requests finish; Ctrl-C, a closed terminal and a second signal do not.
 Exit codes: 0 after a requested stop, 1 when the server could not be started or kept dying, 2 for a wrong command line.
 No error shows a traceback.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -21,23 +23,28 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from launcher import checks, model, options, probe
+from launcher import access, checks, gateway, model, options, probe
 from launcher.errors import LaunchError
-from launcher.repository import ENGINE_MODEL, FRONT_MODEL
+from launcher.repository import EMBEDDING_MODEL, ENGINE_MODEL, FRONT_MODEL
 from launcher.stack import Settings, Stack, default_run_dir
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+SAME_MODEL = "default"
 KEY_OPTION_VARIABLE = f"{options.PREFIX}API_KEY"
 
 
 class StopRequested(BaseException):
     """Ctrl-C, SIGTERM or a closed terminal, raised wherever the launcher happens to be."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.may_drain = number == signal.SIGTERM
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = options.parse(arguments, os.environ)
-    hide_key(arguments)
+    hide_secrets(arguments)
     teller = elapsed_teller()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _request_stop)
@@ -57,15 +64,20 @@ def _serve(chosen: argparse.Namespace, tell: Callable[[str], None]) -> int:
     try:
         stack.start()
         tell("asking for a first completion")
-        key = settings.api_keys[0] if settings.api_keys else None
-        working = probe.wait_until_working(f"{stack.url}/v1", key, settings.start_timeout_s, stack.check_alive)
-        tell(f"ready: {stack.url}/v1 serves the model {working.model}")
-        print(examples(f"{stack.url}/v1", working, with_key=key is not None), flush=True)
+        door = probe.Door(stack.base_url, stack.own_headers, gateway.trusting(settings.rules.tls_cert))
+        working = probe.wait_until_working(door, settings.start_timeout_s, stack.check_alive)
+        tell(f"ready: {stack.base_url} serves the model {working.model}")
+        print(examples(stack.base_url, working, with_key=settings.rules.asks_for_keys), flush=True)
         stack.watch()
+    except StopRequested as stop:
+        if stop.may_drain and chosen.drain_seconds:
+            tell(f"draining: running requests have {chosen.drain_seconds} s to finish (a second signal stops at once)")
+            stack.drain(chosen.drain_seconds)
+        raise
     finally:
         _ignore_further_signals()
         if stack.children:
-            tell("stopping nginx and Triton")
+            tell(f"stopping {' and '.join(child.name for child in reversed(stack.children))}")
         stack.stop()
     return 0
 
@@ -81,10 +93,14 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         front.setdefault("served_model_name", chosen.served_model_name or found.name)
     elif chosen.served_model_name:
         parameters.setdefault(FRONT_MODEL, {}).setdefault("served_model_name", chosen.served_model_name)
+    if chosen.embedding_model:
+        add_embeddings(parameters, chosen, tell)
     if chosen.sessions == "off" and not parameters.get(FRONT_MODEL, {}).get("tokenizer_dir"):
         raise LaunchError("--sessions off needs --model: only an engine with sessions can tell where its tokenizer is.")
     if chosen.runner == "transformers" and importlib.util.find_spec("torch") is None:
         raise LaunchError(f"--runner transformers needs torch: {sys.executable} -m pip install torch.")
+    if chosen.gateway_only == "on" and not chosen.upstream:
+        raise LaunchError("--gateway-only needs --upstream: the Tritons to stand in front of.")
     return Settings(
         run_dir=Path(chosen.run_dir) if chosen.run_dir else default_run_dir(chosen.port),
         host=chosen.host,
@@ -95,12 +111,49 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         parameters=parameters,
         instances=chosen.instances,
         sessions=chosen.sessions == "on",
-        api_keys=api_keys(chosen.api_key, os.environ),
         workers=chosen.workers,
-        max_body=chosen.max_body,
+        rules=rules(chosen),
+        upstreams=chosen.upstream or (),
+        gateway_only=chosen.gateway_only == "on",
+        metrics_upstream=chosen.metrics_upstream and chosen.metrics_upstream[0],
         tritonserver=chosen.tritonserver,
         start_timeout_s=chosen.start_timeout,
     )
+
+
+def add_embeddings(
+    parameters: dict[str, dict[str, str]], chosen: argparse.Namespace, tell: Callable[[str], None]
+) -> None:
+    """Has the model `embedding` loaded, with a model of its own or the one that writes."""
+    front = parameters.setdefault(FRONT_MODEL, {})
+    front.setdefault("embedding_engine", EMBEDDING_MODEL)
+    own = parameters.setdefault(EMBEDDING_MODEL, {})
+    if chosen.embedding_model == SAME_MODEL:
+        own.setdefault("checkpoint", parameters.get(ENGINE_MODEL, {}).get("checkpoint", ""))
+        own.setdefault("runner", parameters.get(ENGINE_MODEL, {}).get("runner", "numpy"))
+        return
+    if importlib.util.find_spec("torch") is None:
+        raise LaunchError(f"--embedding-model needs torch: {sys.executable} -m pip install torch.")
+    found = model.resolve(chosen.embedding_model, tell)
+    own.setdefault("checkpoint", str(found.folder))
+    front.setdefault("embedding_tokenizer_dir", str(found.folder))
+    front.setdefault("embedding_model_name", found.name)
+
+
+def rules(chosen: argparse.Namespace) -> gateway.Rules:
+    """What the gateway shall allow; a secret that was asked for and is empty must not open it."""
+    if (chosen.tls_cert is None) != (chosen.tls_key is None):
+        raise LaunchError("--tls-cert and --tls-key belong together: give both.")
+    if chosen.gateway_only == "on" and chosen.metrics != "off" and not chosen.metrics_upstream:
+        raise LaunchError("--metrics with --gateway-only needs --metrics-upstream: the Triton whose metrics these are.")
+    keys = api_keys(chosen.api_key, os.environ)
+    if chosen.restricted_api is not None and not access.read_restrictions(chosen.restricted_api, None):
+        raise LaunchError("--restricted-api is empty: give it a value, or leave it out.")
+    names = {each.name for each in dataclasses.fields(gateway.Rules)}
+    values = {name: value for name, value in vars(chosen).items() if name in names and value is not None}
+    files = ("api_keys_file", "restricted_api_file", "tls_cert", "tls_key")
+    paths = {name: Path(str(values[name])).absolute() for name in files if name in values}
+    return gateway.Rules(**values | paths | {"api_keys": keys})
 
 
 def api_keys(given: str | None, environment: Mapping[str, str]) -> list[str]:
@@ -111,13 +164,16 @@ def api_keys(given: str | None, environment: Mapping[str, str]) -> list[str]:
     return keys
 
 
-def hide_key(arguments: Sequence[str]) -> None:
-    """If the key is on the command line, where `ps` shows it: starts the launcher again with it in the environment."""
+def hide_secrets(arguments: Sequence[str]) -> None:
+    """If one is on the command line, where `ps` shows it: starts the launcher again with it in the environment."""
+    secret = [option for option in options.OPTIONS if option.secret]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--api-key")
+    for option in secret:
+        parser.add_argument(option.flag)
     found, rest = parser.parse_known_args(arguments)
-    if found.api_key is not None:
-        os.environ["OPENAI_BLS_API_KEY"] = found.api_key
+    given = {option.variable: getattr(found, option.name) for option in secret}
+    if any(value is not None for value in given.values()):
+        os.environ.update({variable: value for variable, value in given.items() if value is not None})
         os.execv(sys.executable, [sys.executable, "-m", "launcher.serve", *rest])
 
 
@@ -135,7 +191,7 @@ def examples(url: str, working: probe.Working, with_key: bool) -> str:
     call = ", ".join(f"{name}={value!r}" for name, value in body.items())
     text = "message.content" if working.chat else "text"
     return f"""
-{f'# first: export {KEY_VARIABLE}=... (a key of this server)' if with_key else '# from a shell'}
+{f"# first: export {KEY_VARIABLE}=... (a key of this server)" if with_key else "# from a shell"}
 curl {url}/{path} -H "Content-Type: application/json"{header} -d {shlex.quote(json.dumps(body))}
 
 # from Python (pip install openai)
@@ -160,7 +216,7 @@ def elapsed_teller() -> Callable[[str], None]:
 
 
 def _request_stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise StopRequested
+    raise StopRequested(number)
 
 
 def _ignore_further_signals() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,11 @@ from types import TracebackType
 from typing import IO
 
 from launcher import checks, gateway, processes, repository, triton
+from launcher.drain import Drain
 from launcher.errors import LaunchError
+
+CUT_OFF_PATIENCE_S = 3
+"""How long openai_bls may take to end what still runs when the grace is over."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,9 +51,13 @@ class Settings:
     """Model name -> parameter -> value; only parameters that the model's config.pbtxt has."""
     instances: int = 1
     sessions: bool = True
-    api_keys: Sequence[str] = ()
     workers: int = 1
-    max_body: str = "4m"
+    rules: gateway.Rules = field(default_factory=gateway.Rules)
+    upstreams: Sequence[str] = ()
+    """host:port of Tritons that are run elsewhere."""
+    gateway_only: bool = False
+    """Nothing is started but nginx, in front of `upstreams`."""
+    metrics_upstream: str | None = None
     tritonserver: str | None = None
     triton_arguments: Sequence[str] = ()
     start_timeout_s: float = 300
@@ -58,8 +67,10 @@ class Settings:
     def endpoints(self) -> list[checks.Endpoint]:
         """Only the gateway may listen beyond this machine."""
         local = "127.0.0.1"
-        found = [
-            checks.Endpoint("--port", self.host, self.port),
+        found = [checks.Endpoint("--port", self.host, self.port)]
+        if self.gateway_only:
+            return found
+        found += [
             checks.Endpoint("--triton-http-port", local, self.triton_http_port),
             checks.Endpoint("--triton-metrics-port", local, self.triton_metrics_port),
         ]
@@ -79,11 +90,24 @@ class Stack:
         self._lock: IO[str] | None = None
         self._triton: triton.Triton | None = None
         self._gateway: gateway.Gateway | None = None
+        front = settings.parameters.get(repository.FRONT_MODEL, {})
+        self._drain = Drain(Path(front.get("drain_file") or settings.run_dir.resolve() / "draining"))
 
     @property
     def url(self) -> str:
         """The gateway, without a path."""
-        return f"http://{_bracketed(gateway.reachable(self.settings.host))}:{self.settings.port}"
+        scheme = "http" if self.settings.rules.tls_cert is None else "https"
+        return f"{scheme}://{_bracketed(gateway.reachable(self.settings.host))}:{self.settings.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's clients call the base URL."""
+        return self.url + self.settings.rules.route_prefixes[0]
+
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """Let the launcher's own requests in, whatever others have to send."""
+        return {} if self._gateway is None else self._gateway.own_headers()
 
     @property
     def triton_url(self) -> str:
@@ -110,9 +134,18 @@ class Stack:
         self._check()
         self._claim(run)
         nginx = gateway.find_nginx()
+        if not settings.gateway_only:
+            self._start_triton(run)
+        self._tell(f"starting nginx (logs: {run / 'gateway'})")
+        self._gateway = gateway.start(nginx, settings.gateway, run / "gateway", self._listen())
+        self._gateway.wait_until_listening()
+
+    def _start_triton(self, run: Path) -> None:
+        settings = self.settings
         installation = triton.find(settings.tritonserver, run / "backends")
+        self._drain.end()
         repository.assemble(
-            settings.models, run / "model_repository", settings.parameters, settings.instances, settings.sessions
+            settings.models, run / "model_repository", self._parameters(), settings.instances, settings.sessions
         )
         self._tell(f"starting Triton and loading the models (log: {run / 'triton.log'})")
         ports = (settings.triton_http_port, settings.triton_metrics_port, settings.triton_grpc_port)
@@ -120,22 +153,28 @@ class Stack:
             installation, run / "model_repository", run, *ports, extra_arguments=settings.triton_arguments
         )
         self._triton.wait_until_ready(settings.start_timeout_s, self._tell)
-        self._tell(f"starting nginx (logs: {run / 'gateway'})")
-        listen = gateway.Listen(
+
+    def _parameters(self) -> dict[str, Mapping[str, str]]:
+        front = self.settings.parameters.get(repository.FRONT_MODEL, {})
+        return {**self.settings.parameters, repository.FRONT_MODEL: {**front, "drain_file": str(self._drain.file)}}
+
+    def _listen(self) -> gateway.Listen:
+        settings = self.settings
+        own = [] if settings.gateway_only else [f"127.0.0.1:{settings.triton_http_port}"]
+        return gateway.Listen(
             host=settings.host,
             port=settings.port,
-            triton=f"127.0.0.1:{settings.triton_http_port}",
+            upstreams=[*own, *settings.upstreams],
+            metrics_upstream=settings.metrics_upstream or f"127.0.0.1:{settings.triton_metrics_port}",
             workers=settings.workers,
-            max_body=settings.max_body,
-            api_keys=settings.api_keys,
+            rules=settings.rules,
         )
-        self._gateway = gateway.start(nginx, settings.gateway, run / "gateway", listen)
-        self._gateway.wait_until_listening()
 
     def _check(self) -> None:
         checks.python_version()
         checks.ports(self.settings.endpoints())
-        checks.shared_memory(self.settings.instances)
+        if not self.settings.gateway_only:
+            checks.shared_memory(self.settings.instances)
 
     def _claim(self, run: Path) -> None:
         """One server per run folder: the lock goes away with the process, however it ends."""
@@ -161,6 +200,7 @@ class Stack:
         while True:
             dead = self._dead_part()
             if dead is None:
+                self._follow_files()
                 time.sleep(interval_s)
                 continue
             noticed = time.monotonic()
@@ -172,6 +212,14 @@ class Stack:
                 )
             self._restart(dead)
             restarting_s += time.monotonic() - noticed
+
+    def _follow_files(self) -> None:
+        """Keys and certificate may change while the gateway runs."""
+        try:
+            if self._gateway is not None and self._gateway.reload_if_changed():
+                self._tell("keys and certificate were read anew")
+        except LaunchError as error:
+            self._tell(f"{error} The gateway goes on with the keys and the certificate that it has.")
 
     def _dead_part(self) -> triton.Triton | gateway.Gateway | None:
         return next((part for part in (self._triton, self._gateway) if part is not None and part.death), None)
@@ -185,6 +233,31 @@ class Stack:
         else:
             part.wait_until_listening()
         self._tell(f"{part.child.name} is ready again after {time.monotonic() - started:.1f} s")
+
+    def drain(self, grace_s: float) -> None:
+        """Lets running requests finish, but not for longer than so; new ones are refused. `stop` comes next.
+
+        Triton goes first, so that whoever asks meanwhile hears 503.
+        """
+        if self._gateway is None:
+            return
+        if self._triton is not None:
+            self._finish_requests(grace_s)
+            self._triton.stop()
+            grace_s = gateway.STOP_PATIENCE_S
+        self._gateway.child.stop(grace_s, ask=signal.SIGQUIT)
+
+    def _finish_requests(self, grace_s: float) -> None:
+        self._drain.begin()
+        self._wait_for_requests(grace_s)
+        if not self._drain.is_over():
+            self._drain.cut_off()
+            self._wait_for_requests(CUT_OFF_PATIENCE_S)
+
+    def _wait_for_requests(self, at_most_s: float) -> None:
+        deadline = time.monotonic() + at_most_s
+        while not self._drain.is_over() and time.monotonic() < deadline and self._dead_part() is None:
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """First the gateway, so that no request comes in while Triton lets the running ones finish."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,33 +11,57 @@ from tests.gateway.upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    made = Upstream()
-    yield made
-    made.close()
+Start = Callable[..., str]
 
 
 @pytest.fixture
-def start(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts the real gateway before the upstream; gives its URL."""
-    started = []
+def make_upstream() -> Iterator[Callable[[], Upstream]]:
+    made: list[Upstream] = []
 
-    def begin(**options: object) -> str:
+    def make() -> Upstream:
+        made.append(Upstream())
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def upstream(make_upstream: Callable[[], Upstream]) -> Upstream:
+    return make_upstream()
+
+
+@pytest.fixture
+def gateways() -> Iterator[list[gateway.Gateway]]:
+    """Those that run, in the order of their start; stopped at the end."""
+    started: list[gateway.Gateway] = []
+    yield started
+    for each in started:
+        each.stop()
+
+
+@pytest.fixture
+def start(upstream: Upstream, tmp_path: Path, gateways: list[gateway.Gateway]) -> Start:
+    """Starts the real gateway, before one upstream unless told otherwise; gives its URL. Options are its rules."""
+
+    def begin(upstreams: Sequence[Upstream] = (), metrics_of: Upstream | None = None, **rules: object) -> str:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        listen = gateway.Listen(port=port, triton=f"127.0.0.1:{upstream.port}", **options)  # type: ignore[arg-type]
-        made = gateway.start(gateway.find_nginx(), ROOT / "gateway", tmp_path / "gateway", listen)
-        started.append(made)
-        made.wait_until_listening()
-        return f"http://127.0.0.1:{port}"
+        listen = gateway.Listen(
+            port=port,
+            upstreams=[f"127.0.0.1:{each.port}" for each in upstreams or [upstream]],
+            metrics_upstream=f"127.0.0.1:{(metrics_of or upstream).port}",
+            rules=gateway.Rules(**rules),  # type: ignore[arg-type]
+        )
+        run = tmp_path / f"gateway{len(gateways) or ''}"
+        gateways.append(gateway.start(gateway.find_nginx(), ROOT / "gateway", run, listen))
+        gateways[-1].wait_until_listening()
+        return f"{'https' if 'tls_cert' in rules else 'http'}://127.0.0.1:{port}"
 
-    yield begin
-    for made in started:
-        made.stop()
+    return begin
 
 
 @pytest.fixture
-def url(start: Callable[..., str]) -> str:
+def url(start: Start) -> str:
     return start()

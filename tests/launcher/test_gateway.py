@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import hashlib
 import stat
 from pathlib import Path
 
 import pytest
 
-from launcher import gateway
+from launcher import gateway, options, serve
 from launcher.errors import LaunchError
 
-MODULE = Path("/m/njs.so")
+MODULE, TEMPORARY = Path("/m/njs.so"), Path("/t")
+LISTEN = gateway.Listen(rules=gateway.Rules(api_keys=["secret"]))
 
 
 def test_every_value_can_be_rendered() -> None:
-    values = gateway.values_for(gateway.Listen(), MODULE)
+    values = gateway.values_for(gateway.Listen(), MODULE, TEMPORARY)
     text = gateway.render("\n".join(f"{name} @{name}@;" for name in values), values)
     assert "@" not in text
     assert 'MODULES load_module "/m/njs.so";' in text
@@ -34,20 +34,7 @@ def test_other_at_signs_stay(text: str) -> None:
 
 
 def test_an_ipv6_host_is_bracketed() -> None:
-    assert gateway.values_for(gateway.Listen(host="::1"), MODULE)["HOST"] == "[::1]"
-
-
-def test_keys_are_written_as_hashes_only() -> None:
-    text = gateway.keys_map(["first-secret", "second-secret"])
-    assert "secret" not in text
-    assert text.splitlines() == [
-        f'"~^{hashlib.sha256(key).hexdigest()}$" default_key_{number};'
-        for number, key in ((1, b"first-secret"), (2, b"second-secret"))
-    ]
-
-
-def test_without_keys_everybody_has_a_name() -> None:
-    assert gateway.keys_map([]) == '"~." everybody;\n'
+    assert gateway.values_for(gateway.Listen(host="::1"), MODULE, TEMPORARY)["HOST"] == "[::1]"
 
 
 @pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7")])
@@ -69,18 +56,42 @@ def test_the_reason_in_a_log(log: list[str], reason: str) -> None:
 
 
 def start(source: Path, run: Path) -> gateway.Gateway:
-    return gateway.start(gateway.Nginx(Path("/bin/false"), MODULE), source, run, gateway.Listen(api_keys=["secret"]))
+    return gateway.start(gateway.Nginx(Path("/bin/false"), MODULE), source, run, LISTEN)
 
 
 def test_keys_are_private_and_a_refused_configuration_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / gateway.TEMPLATE).write_text("listen @HOST@:@PORT@; include @KEYS_FILE@;")
+    (tmp_path / gateway.TEMPLATE).write_text("listen @HOST@:@PORT@; include @RUN@/keys.conf;")
+    (tmp_path / "other.conf").write_text("@TLS@ssl on;\n@RATE@rate;")
+    (tmp_path / gateway.OPENAPI).write_text("{}")
     with pytest.raises(LaunchError, match="nginx refuses its configuration: no message."):
         start(tmp_path, tmp_path / "run")
     keys = tmp_path / "run" / "keys.conf"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
-    assert (tmp_path / "run" / "nginx.conf").read_text() == "listen 127.0.0.1:9000; include keys.conf;"
+    assert (tmp_path / "run" / "nginx.conf").read_text() == "listen 127.0.0.1:9000; include ./keys.conf;"
+    assert (tmp_path / "run" / "other.conf").read_text() == "# ssl on;\n# rate;"
+    assert "secret" not in keys.read_text()
 
 
 def test_a_missing_template(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="template .* is missing"):
         start(tmp_path, tmp_path / "run")
+
+
+def test_every_rule_is_an_option_with_the_same_default() -> None:
+    chosen = serve.settings_for(options.parse([], {}), lambda step: None)
+    assert chosen.rules == gateway.Rules(api_keys=[], cors_origins=(), route_prefixes=["/v1", ""])
+
+
+RATES = [("10/s", "10r/s", "1"), ("30/m", "30r/m", "2"), ("1/m", "1r/m", "60")]
+
+
+@pytest.mark.parametrize(("rate", "nginx", "retry_after"), RATES)
+def test_rates(rate: str, nginx: str, retry_after: str) -> None:
+    values = gateway.values_for(gateway.Listen(rules=gateway.Rules(rate_limit=rate)), MODULE, TEMPORARY)
+    assert (values["RATE"], values["RATE_LIMIT"], values["RATE_RETRY_AFTER"]) == ("", nginx, retry_after)
+
+
+@pytest.mark.parametrize(("size", "count"), [("512", 512), ("2k", 2048), ("3m", 3 * 2**20), ("1g", 2**30)])
+def test_sizes(size: str, count: int) -> None:
+    values = gateway.values_for(gateway.Listen(rules=gateway.Rules(max_backlog=size)), MODULE, TEMPORARY)
+    assert values["MAX_BACKLOG"] == str(count)

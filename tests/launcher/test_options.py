@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
-from launcher import options
+from launcher import gateway, options
 
 
 def parse(*arguments: str, **environment: str) -> object:
@@ -33,6 +36,14 @@ def test_the_command_line_wins_over_the_environment_over_the_default() -> None:
         (["--max-body", "16 MB"], {}, "not a size"),
         (["--host", "a b"], {}, "not an address"),
         (["--set", "a=b"], {}, "not MODEL.PARAMETER=VALUE"),
+        (["--upstream", "a"], {}, "'a' is not HOST:PORT"),
+        (["--upstream", "a:1;b"], {}, "is not HOST:PORT"),
+        (["--upstream", ","], {}, "is not HOST:PORT"),
+        (["--rate-limit", "10"], {}, "'10' is not a rate"),
+        (["--cors-origins", 'https://a.org/"'], {}, "is not * or an origin"),
+        (["--route-prefixes", "/v1,v2"], {}, "'v2' is not a path"),
+        (["--route-prefixes", "/a b"], {}, "is not a path"),
+        (["--metrics", "on"], {}, "not one of off, open, key"),
         (["--por", "1"], {}, "unrecognized"),
     ],
 )
@@ -64,3 +75,13 @@ def test_options_become_parameters_and_set_comes_last() -> None:
 
 def test_options_that_are_not_given_set_nothing() -> None:
     assert options.parameters(options.parse([], {})) == {}
+
+
+def test_the_gateways_page_names_every_option_of_its_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
+    rules = {each.name for each in dataclasses.fields(gateway.Rules)}
+    for option in options.OPTIONS:
+        if option.name not in rules:
+            continue
+        row = next(line for line in page.splitlines() if line.startswith("| `--") and f"`{option.flag}`" in line)
+        assert option.default is None or f"`{option.default}`" in row, row

@@ -52,7 +52,8 @@ def serve() -> Iterator[Callable[[Answers], str]]:
 
 
 def wait(url: str, key: str | None = "k", timeout_s: float = 5) -> probe.Working:
-    return probe.wait_until_working(url, key, timeout_s, lambda: None)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return probe.wait_until_working(probe.Door(url, headers), timeout_s, lambda: None)
 
 
 @pytest.mark.parametrize(("chat", "can_chat"), [(OK, True), (NO_TEMPLATE, False)])
@@ -76,4 +77,4 @@ def test_a_part_that_dies_meanwhile_ends_the_wait() -> None:
         raise LaunchError("nginx ended by itself.")
 
     with pytest.raises(LaunchError, match="nginx ended"):
-        probe.wait_until_working("http://127.0.0.1:1/v1", None, 60, died)
+        probe.wait_until_working(probe.Door("http://127.0.0.1:1/v1"), 60, died)

@@ -11,6 +11,7 @@ from launcher.repository import (
     parameters_in,
     with_instances,
     with_parameters,
+    with_queue,
     without_sessions,
 )
 
@@ -18,6 +19,7 @@ FRONT = """\
 name: "openai_bls"
 # parameters { key: "in_a_comment" value: { string_value: "x" } }
 instance_group [ { count: 1 kind: KIND_CPU } ]
+# dynamic_batching { default_queue_policy { default_timeout_microseconds: 60000000 max_queue_size: 512 } }
 parameters { key: "tokenizer_dir" value: { string_value: "" } }
 parameters { key: "engine" value: { string_value: "tensorrt_llm" } }
 """
@@ -84,6 +86,16 @@ def test_an_unknown_parameter_is_an_error_that_names_the_known_ones() -> None:
 def test_a_parameter_in_a_comment_does_not_count() -> None:
     with pytest.raises(LaunchError, match="in_a_comment"):
         with_parameters(FRONT, "openai_bls", {"in_a_comment": "1"})
+
+
+def test_the_queue_is_bounded_for_engines_without_sessions() -> None:
+    limits = {"max_requests": "7", "max_queue_seconds": "1.5"}
+    line = "dynamic_batching { default_queue_policy { default_timeout_microseconds: 1500000 max_queue_size: 7 } }"
+    assert line in with_queue(FRONT, "m", limits).splitlines()
+    usual = "dynamic_batching { default_queue_policy { default_timeout_microseconds: 60000000 max_queue_size: 512 } }"
+    assert usual in with_queue(FRONT, "m", {}).splitlines()
+    with pytest.raises(LaunchError, match="dynamic_batching"):
+        with_queue(ENGINE, "m", {})
 
 
 def test_switching_sessions_off_leaves_a_list_without_dangling_comma() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -67,7 +68,54 @@ def test_an_empty_key_does_not_open_the_server(given: str) -> None:
 
 
 def test_several_keys() -> None:
-    assert settings("--api-key", "a, b,").api_keys == ["a", "b"]
+    assert settings("--api-key", "a, b,").rules.api_keys == ["a", "b"]
+
+
+REFUSED = [
+    (("--restricted-api", " "), "--restricted-api is empty"),
+    (("--restricted-api", "x"), "is not GROUPS HEADER VALUE"),
+    (("--tls-cert", "c"), "belong together"),
+    (("--gateway-only",), "--gateway-only needs --upstream"),
+    (("--gateway-only", "--upstream", "a:1", "--metrics", "open"), "needs --metrics-upstream"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_what_does_not_fit_together_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(LaunchError, match=message):
+        settings(*arguments)
+
+
+def test_rules_are_those_of_the_options(tmp_path: Path) -> None:
+    chosen = settings(
+        *("--api-keys-file", str(tmp_path / "k"), "--rate-limit", "5/s", "--cors-origins", "*", "--metrics", "key"),
+        *("--route-prefixes", "/openai/v1,/", "--tls-cert", "c", "--tls-key", "k", "--max-connections", "7"),
+    )
+    rules = chosen.rules
+    assert (rules.api_keys_file, rules.rate_limit, rules.cors_origins) == (tmp_path / "k", "5/s", ["*"])
+    assert (rules.metrics, rules.route_prefixes, rules.max_connections) == ("key", ["/openai/v1", ""], 7)
+    assert rules.tls_cert == Path("c").absolute()
+    assert (stack.Stack(chosen).base_url, rules.asks_for_keys) == ("https://127.0.0.1:9000/openai/v1", True)
+
+
+def test_the_gateway_alone() -> None:
+    chosen = settings("--gateway-only", "--upstream", "a:1, [::1]:2")
+    assert (chosen.gateway_only, chosen.upstreams) == (True, ["a:1", "[::1]:2"])
+    assert [endpoint.option for endpoint in chosen.endpoints()] == ["--port"]
+    assert stack.Stack(chosen)._listen().upstreams == ["a:1", "[::1]:2"]
+    beside = stack.Stack(settings("--upstream", "a:1", "--triton-http-port", "7"))
+    assert beside._listen().upstreams == ["127.0.0.1:7", "a:1"]
+
+
+def test_secrets_leave_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda program, arguments: started.append(arguments))
+    monkeypatch.setattr("os.environ", {})
+    serve.hide_secrets(["--port", "1", "--api-key", "k", "--restricted-api=health x-a b"])
+    assert started[0][3:] == ["--port", "1"]
+    assert os.environ == {"OPENAI_BLS_API_KEY": "k", "OPENAI_BLS_RESTRICTED_API": "health x-a b"}
+    serve.hide_secrets(["--port", "1"])
+    assert len(started) == 1
 
 
 def test_only_the_gateway_leaves_this_machine() -> None:
@@ -82,7 +130,7 @@ def test_run_folders_differ_by_port() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("with_key", [True, False])
 def test_examples_are_valid_shell_and_python(chat: bool, with_key: bool) -> None:
-    name = "it's a \"model\""
+    name = 'it\'s a "model"'
     text = serve.examples("http://127.0.0.1:9000/v1", probe.Working(name, chat), with_key)
     curl = next(line for line in text.splitlines() if line.startswith("curl"))
     words = shlex.split(curl)

@@ -1,0 +1,68 @@
+"""Bodies drawn from the description that the server itself serves: answers and errors have the known shapes."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.conftest import Server
+from tests.hostile import fault_of
+from tests.schema_strategies import fitting, nearly_fitting
+
+# The same ones in every run; a failure that comes and goes helps nobody.
+QUICK = settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+SMALL = {"max_tokens": 2, "n": 1, "best_of": 1}
+"""Work is not what is tested here."""
+ROUTES = ["/chat/completions", "/completions", "/embeddings", "/tokenize", "/detokenize"]
+
+
+@cache
+def description(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = requests.get(f"{url}/openapi.json", timeout=30).json()
+    return found
+
+
+def bodies(url: str, route: str) -> st.SearchStrategy[Any]:
+    components = description(url)["components"]["schemas"]
+    operation = description(url)["paths"][route]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    return fitting(schema, components) | nearly_fitting(schema, components)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_bodies_of_the_description(session_server: Server, route: str) -> None:
+    server = session_server
+
+    @QUICK
+    @given(body=bodies(server.url, route), named=st.booleans())
+    def check(body: dict[str, Any], named: bool) -> None:
+        body |= {name: value for name, value in SMALL.items() if name in body}
+        body |= {"model": server.model} if named else {}
+        body |= {"max_tokens": 2} if route.endswith("completions") else {}
+        sent = json.dumps(body)
+        answer = requests.post(f"{server.url}/v1{route}", sent, timeout=30)
+        assert fault_of(answer.status_code, answer.content, sent) is None
+        if answer.status_code == 200 and answer.headers["Content-Type"].startswith("text/event-stream"):
+            assert answer.text.startswith("data: {") and answer.text.endswith("data: [DONE]\n\n")
+        elif answer.status_code == 200:
+            assert "error" not in answer.json()
+
+    check()
+
+
+def test_models_of_any_name(session_server: Server) -> None:
+    @QUICK
+    @given(name=st.text(max_size=40))
+    def check(name: str) -> None:
+        answer = requests.get(f"{session_server.url}/v1/models/" + requests.utils.quote(name, safe=""), timeout=30)
+        assert fault_of(answer.status_code, answer.content, name) is None
+
+    check()

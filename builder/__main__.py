@@ -1,0 +1,3 @@
+from builder.build import main
+
+raise SystemExit(main())

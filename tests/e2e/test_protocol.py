@@ -92,7 +92,7 @@ ERRORS: list[tuple[Any, int, str | None, str | None]] = [
     ({"model": "gpt-4"}, 404, "model", "model_not_found"),
     ({"temperature": "hot"}, 400, "temperature", None),
     ({"nonsense": 1}, 400, "nonsense", None),
-    ({"tools": [{}]}, 400, "tools", None),
+    ({"tools": [{}]}, 400, "tools[0].type", None),
     ({"max_tokens": 2**70}, 400, None, None),
     ({"max_tokens": 5000}, 400, "messages", "context_length_exceeded"),
     ({"messages": [{"role": "user", "content": "word " * 5000}]}, 400, "messages", "context_length_exceeded"),

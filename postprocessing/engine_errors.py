@@ -54,6 +54,21 @@ ROWS = (
         "The constraint of the output has more than the {0} bytes that the engine takes.",
     ),
     Row(
+        r"bad words of one token only",
+        Kind.INVALID,
+        "The engine takes bad words of one token only.",
+    ),
+    Row(
+        r"LoRA task (\d+) is not among",
+        Kind.INVALID,
+        "The engine has no LoRA adapter {0}.",
+    ),
+    Row(
+        r"no token is left to choose from",
+        Kind.INVALID,
+        "The constraint of the output leaves no token that the other fields of the request allow.",
+    ),
+    Row(
         r"GuidedDecoder is not setup",
         Kind.INVALID,
         "The engine is not configured for guided decoding.",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from postprocessing import shapes
 from postprocessing.answer import Answer
 from postprocessing.events import Event, Status
 from preprocessing.errors import Kind, OpenAIError
@@ -27,31 +30,62 @@ CODES = {
     429: "UNSUPPORTED",
     500: "INTERNAL",
     503: "UNAVAILABLE",
+    504: "UNAVAILABLE",
 }
 TICK = b""
+KEEP_ALIVE = b": keep-alive\n\n"
 MAX_RESPONSE = 16 * 1024  # bytes
 # Triton notices that a client has gone only when it writes to it: after so many seconds of silence it is made to write.
 TICK_AFTER = 0.25
 INTERNAL_ERROR = OpenAIError(Kind.INTERNAL, "The server had an error while processing the request.")
+WAITED_TOO_LONG = OpenAIError(Kind.QUEUE_TIMEOUT, "The request waited too long for its turn. Try again later.")
+TOOK_TOO_LONG = OpenAIError(Kind.TIMEOUT, "The request took longer than this server allows.")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call may take, in seconds.
+
+    Attributes:
+        queue: until the engine's first news of it.
+        request: in all.
+        keep_alive: of silence on a stream until a comment is sent; None: none are.
+    """
+
+    queue: float = 60.0
+    request: float = 1800.0
+    keep_alive: float | None = None
 
 
 class Call:
     """A Triton request of this model and its response sender.
+
+    Args:
+        patience: what `look` goes by.
+        ended: called once, when nothing more will be sent.
 
     Attributes:
         endpoint: the path after /v1/.
         raw: the client's body.
         ticket: the gateway's name for the request; empty without one.
         answer: set by the server once the request is understood.
+        opens_after: seconds of silence after which the answer begins although the engine has not said that it has taken
+            the request; None: it waits for that.
     """
 
-    def __init__(self, request: Any, refusals: Refusals) -> None:
+    def __init__(
+        self, request: Any, refusals: Refusals, patience: Patience, ended: Callable[[Call], None] = lambda call: None
+    ) -> None:
         self._sender = request.get_response_sender()
         self._refusals = refusals
+        self._patience = patience
+        self._ended = ended
         self._lock = threading.Lock()
         self._started = False
+        self._heard = False
         self._closed = False
-        self._sent_at = time.monotonic()
+        self._since = self._sent_at = self._shown_at = time.monotonic()
+        self.opens_after: float | None = None
         self.id: str = request.request_id()
         self.endpoint = text_input(request, "endpoint", b"chat/completions").decode(errors="replace")
         self.ticket = text_input(request, "ticket", b"").decode(errors="replace")
@@ -75,12 +109,20 @@ class Call:
             # An answer that does not stream has nothing to say yet, but the tick fixes the status and starts the watch.
             self._send(self.answer.open() or TICK, final=False)
 
+    def begin(self) -> None:
+        """A part of a whole answer is there: status 200 is fixed, and the watch for the client starts."""
+        with self._lock:
+            self._heard = True
+            if not self._started:
+                self._send(TICK, final=False)
+
     def push(self, event: Event) -> bool:
         """Passes the engine's news on. False: nothing more is wanted, the sequence can be cancelled."""
         assert self.answer is not None
         with self._lock:
             if self._closed:
                 return False
+            self._heard = True
             try:
                 out = self.answer.push(event)
             except OpenAIError as error:
@@ -94,17 +136,49 @@ class Call:
             return not self._closed and self.answer.wants(event.prompt)
 
     def alive(self) -> bool:
-        """Whether the client is still there; if not, the call is closed. Costs a round trip: for now and then."""
+        """Whether the client still waits, as far as is known; costs nothing."""
+        return not self._closed
+
+    def look(self) -> bool:
+        """Finds out whether the client is still there and has waited long enough; if so, closes the call.
+
+        Costs a round trip: for now and then.
+        """
         # Under the lock: Triton must not be asked about a request whose last response is being sent.
         with self._lock:
             if self._closed:
                 return False
-            if self.is_cancelled():
-                self._closed = True
-                self._transmit(None, final=True)
-            elif time.monotonic() - self._sent_at > TICK_AFTER:
-                self._send(TICK, final=False)
+            now = time.monotonic()
+            overdue = self._overdue(now)
+            if overdue is not None:
+                pb_utils.Logger.log_warn(f"request {self.id}: {overdue.message}")
+                self._fail(overdue)
+            elif self._started:
+                self._look_for_client(now)
+            elif self.opens_after is not None and now - self._since > self.opens_after and self.answer is not None:
+                self._send(self.answer.open() or TICK, final=False)
             return not self._closed
+
+    def _overdue(self, now: float) -> OpenAIError | None:
+        waited = now - self._since
+        if waited > self._patience.request:
+            return TOOK_TOO_LONG
+        return WAITED_TOO_LONG if waited > self._patience.queue and not self._heard else None
+
+    def _look_for_client(self, now: float) -> None:
+        if self.is_cancelled():
+            self._transmit(None, final=True)
+            self._close()
+        elif self._wants_sign_of_life(now):
+            self._send(KEEP_ALIVE, final=False)
+        elif now - self._sent_at > TICK_AFTER:
+            self._send(TICK, final=False)
+
+    def _wants_sign_of_life(self, now: float) -> bool:
+        interval = self._patience.keep_alive
+        if interval is None or self.answer is None or not self.answer.streams:
+            return False
+        return now - self._shown_at >= interval
 
     def is_cancelled(self) -> bool:
         """Whether Triton knows that the client has gone: not before it has written to it."""
@@ -115,8 +189,8 @@ class Call:
             return True
 
     def _fail(self, error: OpenAIError) -> bool:
-        if self._started and self.answer is not None:
-            self._send(self.answer.fail(error), final=True)
+        if self._started:
+            self._send(shapes.FAILED if self.answer is None else self.answer.fail(error), final=True)
         else:
             self._refuse(error)
         return False
@@ -124,31 +198,39 @@ class Call:
     def _refuse(self, error: OpenAIError) -> None:
         if self._closed:
             return
-        self._closed = True
         self._refusals.put(self.ticket, error.status, error.body())
         code = getattr(pb_utils.TritonError, CODES[error.status])
         failure = pb_utils.TritonError(error.body().decode(), code)
         self._transmit(pb_utils.InferenceResponse(output_tensors=[], error=failure), final=True)
+        self._close()
 
     def _send(self, out: bytes, *, final: bool) -> None:
         if self._closed:
             return
         self._started = True
         self._sent_at = time.monotonic()
+        if out:
+            self._shown_at = self._sent_at
         # A gateway handles each response as a whole, at a cost that grows faster than its size.
         pieces = [out[at : at + MAX_RESPONSE] for at in range(0, len(out), MAX_RESPONSE)] or [out]
         for number, piece in enumerate(pieces, 1):
             tensor = pb_utils.Tensor("response", np.array([piece], dtype=np.object_))
             self._transmit(pb_utils.InferenceResponse([tensor]), final=final and number == len(pieces))
-        self._closed = self._closed or final
+        if final:
+            self._close()
 
     def _transmit(self, response: Any, *, final: bool) -> None:
         """Sends a response (None: only the end). Never raises: a call in trouble must not end a transport's thread."""
         try:
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
         except Exception as error:
-            self._closed = True
             pb_utils.Logger.log_error(f"request {self.id}: the answer could not be sent: {error}")
+            self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._ended(self)
 
 
 def text_input(request: Any, name: str, default: bytes) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from call import Patience
+from embedding_settings import EmbeddingSettings
 from postprocessing.reasoning import STYLES
 from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.model import Limits
@@ -18,6 +20,8 @@ REASONING_FIELDS = {
     "reasoning": ("reasoning",),
     "both": ("reasoning_content", "reasoning"),
 }
+MAX_REQUESTS = 512
+HEALTH_SECONDS = 1.0
 OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
 
 
@@ -34,6 +38,11 @@ class Settings:
     reasoning_parser: str | None
     reasoning_fields: tuple[str, ...]
     limits: Limits
+    max_requests: int
+    patience: Patience
+    health_seconds: float
+    drain_file: Path | None
+    embedding: EmbeddingSettings | None
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Settings:
@@ -61,7 +70,21 @@ class Settings:
                 one_of("reasoning_field", values.get("reasoning_field", "reasoning_content"), tuple(REASONING_FIELDS))
             ],
             limits=limits(values),
+            max_requests=positive("max_requests", values.get("max_requests")) or MAX_REQUESTS,
+            patience=patience(values),
+            health_seconds=seconds("health_seconds", values.get("health_seconds")) or HEALTH_SECONDS,
+            drain_file=Path(values["drain_file"]) if "drain_file" in values else None,
+            embedding=EmbeddingSettings.read(values),
         )
+
+
+def patience(values: Mapping[str, str]) -> Patience:
+    usual = Patience()
+    return Patience(
+        queue=seconds("max_queue_seconds", values.get("max_queue_seconds")) or usual.queue,
+        request=seconds("max_request_seconds", values.get("max_request_seconds")) or usual.request,
+        keep_alive=seconds("keep_alive_seconds", values.get("keep_alive_seconds")),
+    )
 
 
 def limits(values: Mapping[str, str]) -> Limits:
@@ -99,3 +122,11 @@ def positive(name: str, value: str | None) -> int | None:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError(f"parameter {name}: wanted a positive whole number, found '{value}'")
     return int(value)
+
+
+def seconds(name: str, value: str | None) -> float | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value) or float(value) == 0:
+        raise ValueError(f"parameter {name}: wanted a number of seconds above 0, found '{value}'")
+    return float(value)

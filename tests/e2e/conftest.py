@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from launcher.stack import Settings, Stack
 # Milliseconds per step: slow enough that an answer of a thousand tokens is still running when a test looks.
 PACE = "5"
 SINGLE_INSTANCES = 4
+Parameters = Mapping[str, Mapping[str, str]]
 
 
 def free_port() -> int:
@@ -84,15 +85,19 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
-    """The small random checkpoint, which the embedded engine uses by default."""
+    """The small random checkpoint: what it writes varies, and goes on for long."""
     return tiny_checkpoint.ensure()
 
 
-def started(run: Path, form: str, checkpoint: Path) -> Stack:
-    parameters = {"tensorrt_llm": {"step_interval_ms": PACE}}
+def started(run: Path, form: str, checkpoint: Path, changes: Parameters | None = None, **settings: Any) -> Stack:
+    """`changes` are to the models' parameters, `settings` further ones of the stack."""
+    usual = {"step_interval_ms": PACE, "checkpoint": str(checkpoint)}
+    changes = changes or {}
+    parameters = {model: dict(values) for model, values in ({"openai_bls": {}} | dict(changes)).items()}
+    parameters["tensorrt_llm"] = {**usual, **changes.get("tensorrt_llm", {})}
     if form == "single":
         # An engine that does not know sessions cannot say where its tokenizer is.
-        parameters["openai_bls"] = {"tokenizer_dir": str(checkpoint)}
+        parameters["openai_bls"]["tokenizer_dir"] = str(checkpoint)
     return Stack(
         Settings(
             run_dir=run,
@@ -102,12 +107,15 @@ def started(run: Path, form: str, checkpoint: Path) -> Stack:
             sessions=form == "session",
             instances=1 if form == "session" else SINGLE_INSTANCES,
             parameters=parameters,
+            **settings,
         )
     )
 
 
-def serve(form: str, run: Path, checkpoint: Path) -> Iterator[Server]:
-    with started(run, form, checkpoint) as stack:
+def serve(
+    form: str, run: Path, checkpoint: Path, changes: Parameters | None = None, **settings: Any
+) -> Iterator[Server]:
+    with started(run, form, checkpoint, changes, **settings) as stack:
         listed = requests.get(stack.url + "/v1/models", timeout=60).json()
         yield Server(stack, form, listed["data"][0]["id"])
 

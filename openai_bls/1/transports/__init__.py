@@ -23,7 +23,10 @@ class Sink(Protocol):
         """Takes an event. False: no more of this prompt are wanted; the transport cancels what runs for it."""
 
     def alive(self) -> bool:
-        """Whether the client still waits; asked now and then."""
+        """Whether the client still waits, as far as is known."""
+
+    def look(self) -> bool:
+        """Finds out whether the client still waits; for now and then."""
 
 
 class Transport(Protocol):
@@ -31,6 +34,8 @@ class Transport(Protocol):
 
     # Whether several threads may be inside `submit`. If not, it returns only when the request is over.
     concurrent: bool
+    # When the engine last brought a token (seconds, monotonic).
+    heard_at: float
 
     @property
     def ready(self) -> bool:
@@ -42,6 +47,9 @@ class Transport(Protocol):
         Raises:
             EngineError: the engine refused it; the sink has heard nothing.
         """
+
+    def sweep(self) -> None:
+        """Cancels what nobody waits for any more; called now and then, after sinks have been looked at."""
 
     def close(self) -> None:
         """Stops the transport's threads."""

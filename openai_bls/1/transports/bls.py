@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from transports import Inputs
 
 KEPT_ITERATORS = 512
+DECOUPLED = "decoupled"  # is in Triton's words for a call that wants one response from a model that may send several
 
 
 class EngineError(Exception):
@@ -32,6 +33,7 @@ class Engine:
     def __init__(self, model: str) -> None:
         self._model = model
         self._kept: deque[Any] = deque(maxlen=KEPT_ITERATORS)
+        self._decoupled = False  # as far as `answer` knows
 
     def stream(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Iterator[Any]:
         """The engine's responses, each holding output tensors.
@@ -39,19 +41,46 @@ class Engine:
         Raises:
             EngineError: a response was an error.
         """
-        request = pb_utils.InferenceRequest(
+        for response in self._responses(inputs, outputs, request_id):
+            if response.has_error():
+                raise EngineError(response.error().message())
+            yield response
+
+    def answer(self, inputs: Inputs, outputs: Sequence[str] = ()) -> Any:
+        """The one response of an ordinary model, or the first of a decoupled one; safe from many threads.
+
+        Whether a decoupled model sends more, or the end by itself, is not waited for. No outputs: all that there are.
+
+        Raises:
+            EngineError: the response was an error.
+        """
+        if not self._decoupled:
+            response = self._request(inputs, outputs).exec()
+            if not response.has_error():
+                return response
+            if DECOUPLED not in response.error().message():
+                raise EngineError(response.error().message())
+            self._decoupled = True
+        for response in self._responses(inputs, outputs):
+            if response.has_error():
+                raise EngineError(response.error().message())
+            return response
+        raise EngineError("the engine did not answer")
+
+    def _responses(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Any:
+        """Sends a request; returns when the first response is there."""
+        responses = self._request(inputs, outputs, request_id).exec(decoupled=True)
+        self._kept.append(responses)
+        return responses
+
+    def _request(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Any:
+        return pb_utils.InferenceRequest(
             model_name=self._model,
             request_id=request_id,
             requested_output_names=list(outputs),
             inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         )
-        responses = request.exec(decoupled=True)
-        self._kept.append(responses)
-        for response in responses:
-            if response.has_error():
-                raise EngineError(response.error().message())
-            yield response
 
     def ask(self, inputs: Inputs, outputs: Sequence[str]) -> Any:
         """The one response to a call that has exactly one."""

@@ -1,9 +1,8 @@
 """The session extension (docs/session_contract.md): hundreds of generations share one poll, at a cost per engine step.
 
-Four kinds of threads: the callers of `submit`, one that polls and delivers, one that watches for clients that have
-gone and for an engine that has, one that cancels. Every exchange is answered by exactly one response, which makes BLS
-safe from several threads. If the engine's process dies, Triton answers what was under way never: hence the second
-watch.
+Three kinds of threads: the callers of `submit`, one that polls and delivers, one that cancels. Every exchange is
+answered by exactly one response, which makes BLS safe from several threads. If the engine's process dies, Triton
+answers what was under way never: hence `sweep` looks for clients that have gone, and for an engine that has.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ LAST_ID = 2**31 - 1  # sequence ids are INT32; after the last comes 1 again
 POLLED = ("session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts")
 UNDECLARED = "unexpected inference"  # Triton's words for an input or output that a model does not declare
 SILENT = "the engine is not ready: it has stopped answering"
-WATCH_INTERVAL = 0.25  # seconds between looks whether clients are still there
 # Seconds after which an engine that has not answered is given up. It answers at once, or after its poll_wait_ms.
 PATIENCE = 15.0
 RETRY_DELAY = 0.1  # seconds after a poll that failed
@@ -155,7 +153,8 @@ class SessionTransport:
         self._polling_since: float | None = None
         self._silent = threading.Event()
         self._cancelled: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        for loop in (self._poll_loop, self._watch_loop, self._cancel_loop):
+        self.heard_at = float("-inf")
+        for loop in (self._poll_loop, self._cancel_loop):
             self._start(loop)
 
     @property
@@ -183,6 +182,11 @@ class SessionTransport:
                     live.accepted = True
             self._changed.notify()
 
+    def sweep(self) -> None:
+        """Looks for an engine that has gone silent and for sequences that nobody waits for."""
+        self._watch_engine(time.monotonic() - PATIENCE)
+        self._cancel_abandoned()
+
     def close(self) -> None:
         self._closed.set()
         self._cancelled.put([])
@@ -199,6 +203,8 @@ class SessionTransport:
             reason, events = self._poll()
             if number == self._poll_number:
                 self._polling_since = None
+            if any(event.tokens and event.status is not Status.PROMPT for _, event in events):
+                self.heard_at = time.monotonic()
             for sequence_id, event in events:
                 if not self._deliver(sequence_id, event):
                     self._cancel([sequence_id])
@@ -245,11 +251,6 @@ class SessionTransport:
             live.sink.push(Event((), Status.ERROR, live.prompt, error=reason))
         self._cancel([sequence_id for sequence_id, _ in gone])
 
-    def _watch_loop(self) -> None:
-        while not self._closed.wait(WATCH_INTERVAL):
-            self._watch_engine(time.monotonic() - PATIENCE)
-            self._watch_clients()
-
     def _watch_engine(self, limit: float) -> None:
         """Gives up an engine that has not answered since `limit`: tells those who wait, and polls on another thread."""
         since = self._polling_since
@@ -279,15 +280,8 @@ class SessionTransport:
                 self._silent.clear()
                 return
 
-    def _watch_clients(self) -> None:
-        present: dict[int, bool] = {}  # a request of several prompts has one client
-        gone = []
-        for sequence_id, live in list(self._live.items()):
-            if live.accepted:
-                here = present.get(id(live.sink))
-                present[id(live.sink)] = here = live.sink.alive() if here is None else here
-                if not here:
-                    gone.append(sequence_id)
+    def _cancel_abandoned(self) -> None:
+        gone = [number for number, live in list(self._live.items()) if live.accepted and not live.sink.alive()]
         # A sequence may have ended by itself meanwhile; cancelling it again does no harm.
         self._forget(gone)
         self._cancel(gone)

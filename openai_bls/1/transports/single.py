@@ -31,6 +31,7 @@ class SingleTransport:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.heard_at = float("-inf")
 
     def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
         """Runs a request to its end, one prompt after the other; see `Transport.submit`."""
@@ -38,6 +39,10 @@ class SingleTransport:
         for prompt, submission in enumerate(submissions):
             if not run.generate(prompt, submission):
                 return
+            self.heard_at = time.monotonic()
+
+    def sweep(self) -> None:
+        """Nothing: the engine's news are the only moment at which a request can be stopped (docs/decisions.md)."""
 
     def close(self) -> None:
         """Nothing runs between submissions."""
@@ -59,7 +64,7 @@ class Run:
         Raises:
             EngineError: the engine refused the request before anything was heard of it.
         """
-        if self._accepted and not self._sink.alive():
+        if self._accepted and not self._sink.look():
             return False
         # Requests are stopped by id, and an id in use again would make the older request unstoppable.
         request_id = uuid.uuid4().hex
@@ -95,7 +100,7 @@ class Run:
         if wanted and now >= self._look_at:
             self._interval = min(WATCH_INTERVAL, 2 * self._interval)
             self._look_at = now + self._interval
-            wanted = self._sink.alive()
+            wanted = self._sink.look()
         return wanted
 
     def _events(self, prompt: int, submission: Submission, request_id: str) -> Iterator[Event]:

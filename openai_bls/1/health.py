@@ -1,0 +1,125 @@
+"""Whether the engine can generate a token now: known from the last one, else tried.
+
+One try at a time runs on a thread of its own, because an engine that hangs never answers; who asks is answered from
+another one, within the patience. In the single form only one request may be in flight, so the try takes its turn.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from call import Call
+from postprocessing.events import Event, Status
+from preprocessing.errors import Kind, OpenAIError
+from preprocessing.generation import prepare
+from preprocessing.model import Model
+from preprocessing.tensors import Submission, submissions
+from transports import Transport
+
+READY = b'{"status":"ready"}'
+NOT_READY = OpenAIError(Kind.UNAVAILABLE, "The engine does not generate tokens. Try again later.")
+ENDED_WELL = (Status.END_ID, Status.STOP_WORDS, Status.LENGTH)
+
+
+class Probe:
+    """The sink of a generation of one token.
+
+    Attributes:
+        over: set once it is known what became of it.
+        good: a token came.
+    """
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+        self.over = threading.Event()
+        self.good = False
+
+    def accepted(self) -> None:
+        """Says nothing yet: the token is what counts."""
+
+    def push(self, event: Event) -> bool:
+        if (event.tokens and event.status is not Status.PROMPT) or event.status in ENDED_WELL:
+            self.good = True
+        if self.good or event.status > Status.RUNNING:
+            self.over.set()
+        return not self.over.is_set()
+
+    def alive(self) -> bool:
+        return not self.over.is_set()
+
+    look = alive
+
+
+class Health:
+    """Answers calls that ask whether the engine works.
+
+    Args:
+        patience: seconds for which a token proves that the engine works, and in which a try has to bring one.
+    """
+
+    def __init__(self, transport: Transport, model: Model, patience: float) -> None:
+        self._transport = transport
+        self._patience = patience
+        self._submissions = one_token(model)
+        self._probe: Probe | None = None
+        self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        if transport.concurrent:
+            start(self._loop)
+
+    def ask(self, call: Call) -> None:
+        """Answers at once, or from another thread if the transport allows that."""
+        if self._transport.concurrent:
+            self._asked.put(call)
+        else:
+            self._answer(call)
+
+    def close(self) -> None:
+        self._asked.put(None)
+
+    def _loop(self) -> None:
+        while (call := self._asked.get()) is not None:
+            self._answer(call)
+
+    def _answer(self, call: Call) -> None:
+        if self._works():
+            call.reply(READY)
+        else:
+            call.fail(NOT_READY)
+
+    def _works(self) -> bool:
+        if not self._transport.ready:
+            return False
+        if time.monotonic() - self._transport.heard_at <= self._patience:
+            return True
+        if self._probe is None or self._probe.over.is_set():
+            self._probe = Probe()
+            self._begin(self._probe)
+        # One that hangs already since long keeps nobody waiting.
+        self._probe.over.wait(max(0.0, self._probe.since + self._patience - time.monotonic()))
+        return self._probe.good
+
+    def _begin(self, probe: Probe) -> None:
+        if self._transport.concurrent:
+            start(lambda: self._try(probe))
+        else:
+            self._try(probe)
+
+    def _try(self, probe: Probe) -> None:
+        try:
+            self._transport.submit(self._submissions, probe)
+        except Exception:
+            probe.over.set()  # whatever it is, it is no token
+
+
+def one_token(model: Model) -> Sequence[Submission]:
+    """The smallest generation there is."""
+    body = json.dumps({"model": model.name, "prompt": [0], "max_tokens": 1, "temperature": 0}).encode()
+    return submissions(prepare("completions", body, model, seed=0), model.tokenizer.vocab_size)
+
+
+def start(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="health", daemon=True).start()

@@ -9,9 +9,10 @@ cd "$root"
 
 if [[ $# -eq 0 ]]; then
     "$venv_python" -m ruff check .
-    # Each Triton model has a model.py of its own, so the two are checked one after the other.
+    # Each Triton model has a model.py of its own, so they are checked one after the other.
     "$venv_python" -m mypy
     "$venv_python" -m mypy openai_bls/1/model.py
     "$venv_python" -m mypy model_repository/tensorrt_llm/1/model.py
+    "$venv_python" -m mypy model_repository/embedding/1/model.py
 fi
 exec "$venv_python" -m pytest "$@"

@@ -99,10 +99,24 @@ class NumpyRunner:
         return Cache(len(self._layers), self._kv_heads, self._head_dim)
 
     def forward(self, segments: Sequence[Segment]) -> np.ndarray:
+        hidden, spans = self._pack(segments)
+        wanted = [row for segment, (*_, end) in zip(segments, spans, strict=True)
+                  for row in range(end - segment.rows, end)]
+        if not wanted:
+            return np.empty((0, self.vocab_size), np.float32)
+        return self._head(_normalise(hidden[wanted], self._norm, self._epsilon))
+
+    def last_hidden_states(self, sequences: Sequence[list[int]]) -> list[np.ndarray]:
+        """FP32 [tokens, hidden size] of each sequence, behind the last norm, as Hugging Face's models give them."""
+        hidden, spans = self._pack([Segment(self.new_cache(), tokens, 0) for tokens in sequences])
+        normed = _normalise(hidden, self._norm, self._epsilon)
+        return [normed[start:end] for _, _, start, end in spans]
+
+    def _pack(self, segments: Sequence[Segment]) -> tuple[np.ndarray, list[_Span]]:
+        """Appends tokens to caches; FP32 [all tokens, hidden size] before the last norm, and which rows are whose."""
         ids: list[int] = []
         positions: list[int] = []
         spans: list[_Span] = []
-        wanted: list[int] = []
         for segment in segments:
             start, past = len(ids), segment.cache.length
             ids += segment.tokens
@@ -110,11 +124,7 @@ class NumpyRunner:
             segment.cache.reserve(past + len(segment.tokens))
             segment.cache.length += len(segment.tokens)
             spans.append((segment.cache, past, start, len(ids)))
-            wanted += range(len(ids) - segment.rows, len(ids))
-        hidden = self._transform(ids, positions, spans)
-        if not wanted:
-            return np.empty((0, self.vocab_size), np.float32)
-        return self._head(_normalise(hidden[wanted], self._norm, self._epsilon))
+        return self._transform(ids, positions, spans), spans
 
     def _transform(self, ids: list[int], positions: list[int], spans: list[_Span]) -> np.ndarray:
         angles = np.array(positions, np.float32)[:, None] * self._frequencies

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import guide_trial, matcher
+from engine import guide_trial, guides
+from engine import guided as guided_module
 from engine.engine import Engine
 from engine.guides import TYPES, Guide, available, compile_grammar, load_tokenizer, to_grammar
 from engine.matcher import Compiled
 from engine.numpy_runner import NumpyRunner
+from engine.sequence import Status
 from engine.settings import Settings
 from tests.engine.client import PROMPT, Client, Recorder, words
+from tests.engine.grammars import Language
 from tests.engine.test_session import Caller
 
 pytest.importorskip("llguidance")
@@ -122,6 +127,27 @@ def test_any_object(guided: Client, text_of: Any) -> None:
     texts = [text_of(recorder.tokens) for recorder in asked]
     assert all(text.lstrip().startswith("{") for text in texts)
     assert all(isinstance(json.loads(text), dict) for text, r in zip(texts, asked, strict=True) if ended(r))
+
+
+@pytest.mark.parametrize(("regex", "good", "bad"), [
+    (r"\d+", ["7"], ["\u0663"]), (r"[\d,]+", ["1,2"], ["\u0663"]), (r"[^\d]", ["\u0663"], ["7"]), (r"\D", ["x"], ["7"]),
+    (r"[\D]", ["x"], ["7"]), (r"\\d", ["\\d"], ["7"]), (r"(?i)x\d", ["X1"], ["X\u0663"]), (r"\w", ["\u00e9"], ["-"]),
+    (r"\s", ["\u00a0"], ["x"]), (r"[\d&&[1-3]]", ["2"], ["4"]), (r"\p{Nd}", ["\u0663"], ["x"])])
+def test_digits_are_ascii(tiny: Path, regex: str, good: list[str], bad: list[str]) -> None:
+    tokenizer = load_tokenizer(str(tiny))
+    inside = {"format": {"type": "regex", "pattern": regex}}
+    for language in (Language("regex", regex, tokenizer), Language("structural_tag", inside, tokenizer)):
+        assert all(text in language for text in good) and not any(text in language for text in bad)
+
+
+@pytest.mark.parametrize(("grammar", "good", "bad"), [
+    (r'"\u0041\x42\U00000043"', ["ABC"], ["abc"]), (r'"\u65e5\xe9"', ["日é"], []), (r'"\x22\x5c\x0a"', ['"\\\n'], []),
+    (r'"\[\"\]"', ['["]'], []), (r"[\u0041-\u0043]", ["B"], ["D", "u"]), (r"[a\u002dz]", ["-"], ["b"]),
+    (r"[^\x5d]", ["["], ["]"]), (r"[\u3041-\u3096]+", ["ひらがな"], ["x"]),
+    ('"a" # "\\x0a [\nother ::= "b"', ["a"], ["b"])])
+def test_escapes_of_gbnf(tiny: Path, grammar: str, good: list[str], bad: list[str]) -> None:
+    language = Language("ebnf_grammar", "root ::= " + grammar, load_tokenizer(str(tiny)))
+    assert all(text in language for text in good) and not any(text in language for text in bad)
 
 
 REGEXES = [r"ab*c", r"\d{3}-\d{4}", r"(yes|no)", r"[A-Z][a-z]{2,5}( [A-Z][a-z]{2,5})?", r"[^,]{1,4}, [A-Z]{2}",
@@ -229,7 +255,7 @@ def test_a_guided_sequence_does_not_depend_on_company(guided: Client) -> None:
 BAD = [
     ("json_schema", "{", "it is not JSON"), ("json_schema", "[]", "a JSON schema is an object"),
     ("json_schema", {"type": "nothing"}, "Invalid type: nothing"), ("json_schema", {"not": {}}, "Unimplemented"),
-    ("json_schema", {"$ref": "#"}, "no text can satisfy it"), ("json_schema", {"enum": []}, "Unsatisfiable"),
+    ("json_schema", {"$ref": "#"}, "refers to itself"), ("json_schema", {"enum": []}, "Unsatisfiable"),
     ("regex", "(", "invalid regex"), ("regex", "a(?=b)", "invalid regex"), ("ebnf_grammar", "foo", "Expected ::="),
     ("ebnf_grammar", 'a ::= "b"', "No 'root' rule"), ("lark_grammar", "x: y", ""),
     ("lark_grammar", "start: start", "no text"),
@@ -294,6 +320,10 @@ HOSTILE = {
                                                for i in range(12)]}),
     "too many properties": ("json_schema", {"type": "object", "properties": {
         f"p{i}": {"type": "string", "pattern": "^(a|b)*c{1,100}$"} for i in range(3000)}}),
+    "too many items": ("json_schema", {"type": "object", "properties": {f"p{i}": {} for i in range(1500)}}),
+    "never ends": ("ebnf_grammar", 'root ::= "a" root'),
+    "never ends later": ("ebnf_grammar", 'root ::= "x" [a-z]{3} rest\nrest ::= "a" rest'),
+    "long and ambiguous": ("json_schema", {"type": "string", "minLength": 100000, "pattern": "^(a|b.{5})*$"}),
     "endless references": ("json_schema", {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
 }
 
@@ -349,6 +379,63 @@ def test_many_sequences_share_one_compilation(guided: Client, monkeypatch: pytes
     assert all(recorder.tokens for recorder in asked) and len(calls) == 1
 
 
+def test_refused_guides_are_not_tried_again(
+        make_client: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, calls = make_client(folder=str(tiny)), []
+    grammar = guide_trial.Trial.grammar
+    monkeypatch.setattr(guide_trial.Trial, "grammar", lambda self, asked: calls.append(asked) or grammar(self, asked))
+    slow = guide(*HOSTILE["never compiles"])
+    together = [client.ask(PROMPT, 8, **slow) for _ in range(5)]
+    assert all("takes too long" in recorder.error for recorder in together) and len(calls) == 1
+    started = time.monotonic()
+    again = client.ask(PROMPT, 8, **slow)
+    assert again.error == together[0].error and len(calls) == 1 and time.monotonic() - started < 1
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + guided_module.REFUSED_SECONDS)
+    assert "takes too long" in client.ask(PROMPT, 8, **slow).error and len(calls) == 2
+
+
+def test_what_is_known_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided_module, "REFUSED", 3)
+    refusals = guided_module.Refusals()
+    for i in range(5):
+        refusals.add(Guide("regex", str(i)), f"no {i}")
+    assert [refusals.reason(Guide("regex", str(i))) for i in range(5)] == ["", "", "no 2", "no 3", "no 4"]
+    assert refusals.reason(Guide("json_schema", "4")) == ""
+
+
+def test_many_hostile_guides_are_answered_in_time(make_client: Any, tiny: Path) -> None:
+    """Within the patience of the front; who waits too long hears that."""
+    client, started = make_client(folder=str(tiny)), time.monotonic()
+    hostile = [client.ask(PROMPT, 8, **guide("json_schema", {**HOSTILE["never compiles"][1], "title": str(i)}))
+               for i in range(12)]
+    errors = [recorder.error for recorder in hostile]
+    assert time.monotonic() - started < 10
+    tried = sum("takes too long to compile" in error for error in errors)
+    assert tried in (2, 3, 4)  # as fast as processes start
+    assert tried + sum("Too many guides wait" in error for error in errors) == len(errors)
+    assert client.ask(PROMPT, 20, **guide("regex", "ab")).tokens
+
+
+@pytest.mark.parametrize("name", ["bad_words_list", "embedding_bias"])
+def test_nothing_is_left_to_choose_from(guided: Client, runner: NumpyRunner, tiny: Path, name: str) -> None:
+    tokenizer = tokenizers.Tokenizer.from_file(str(tiny / "tokenizer.json"))
+    letters, bias = [tokenizer.token_to_id(letter) for letter in "ab"], np.zeros((1, runner.vocab_size), np.float32)
+    bias[0, letters] = -np.inf
+    values = {"bad_words_list": words(*((letter,) for letter in letters)), "embedding_bias": bias}
+    recorder = guided.ask(PROMPT, 8, **{name: values[name]}, **guide("regex", "([ab]x){3}"))
+    assert recorder.error == "Invalid guided decoding guide: bad words or biases leave no token that it allows"
+    assert len(guided.ask(PROMPT, 8).tokens) == 8
+
+
+def test_a_guide_that_fails_late_ends_with_its_reason(guided: Client) -> None:
+    """Behind what is tried out."""
+    grammar = guide("ebnf_grammar", 'root ::= [0-9]{600} rest\nrest ::= "a" rest')
+    caller = Caller(guided)
+    caller.submit(1, 700, **grammar)
+    assert [record.status for record in caller.drain()] == [Status.ERROR]
+    assert guided.ask(PROMPT, 700, **grammar).error == "Invalid guided decoding guide: it never ends, or is too complex"
+
+
 @pytest.mark.parametrize("vocab_size", [1000, 1280, 1400])
 def test_vocabularies_of_another_size(tiny: Path, vocab_size: int) -> None:
     tokenizer = load_tokenizer(str(tiny))
@@ -362,10 +449,26 @@ def test_vocabularies_of_another_size(tiny: Path, vocab_size: int) -> None:
 def test_slow_masks_end_the_sequence_and_the_guide(
         make_client: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client, slow = make_client(folder=str(tiny)), guide("regex", "[a-z]{100}")
-    monkeypatch.setattr(matcher, "SLOW_MASK", 0.0)
-    monkeypatch.setattr(matcher, "MASK_SECONDS", 0.0001)
+    monkeypatch.setattr(guides, "SLOW_MASK", 0.0)
+    monkeypatch.setattr(guides, "MASK_SECONDS", 0.0001)
     other = client.ask(PROMPT, 200)
     assert client.ask(PROMPT, 100, **slow).error == "Invalid guided decoding guide: it takes too long to enforce"
     monkeypatch.undo()
     assert "too long to enforce" in client.ask(PROMPT, 100, **slow).error
     assert len(other.tokens) == 200 and len(client.ask(PROMPT, 9, **guide("regex", "[a-z]{101}")).tokens) == 9
+
+
+def test_trials_survive_the_end_of_their_copy(tiny: Path) -> None:
+    """Also when it ends while nobody asks: an answer is never taken for another guide's."""
+    trial = guide_trial.Trial(str(tiny))
+    expected = trial.grammar(Guide("regex", "ab"))
+    process = trial.start()
+    (copy,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(copy), signal.SIGKILL)
+    with pytest.raises(guide_trial.TrialError, match="could not be compiled"):
+        trial.grammar(Guide("regex", "cd"))
+    assert trial.grammar(Guide("regex", "ab")) == expected and trial.start() is process
+    trial.close()
+    assert process.poll() is not None and not Path(f"/proc/{process.pid}").exists()
+    with pytest.raises(guide_trial.Stopped):
+        trial.grammar(Guide("regex", "ab"))

@@ -91,7 +91,7 @@ def test_hello(client: Any, runner: Any) -> None:
     text = json.loads(response.outputs["session_texts"][0, 0])
     assert text == {"version": 1, "max_seq_len": 2048, "max_batch_size": 64, "vocab_size": runner.vocab_size,
                     "checkpoint": "folder", "poll_wait_ms": 20, "session_timeout_ms": 30000,
-                    "top_log_probs": 20, "tokens_per_block": 64, "guide_types": []}
+                    "top_log_probs": 20, "tokens_per_block": 64, "guide_types": [], "lora_task_ids": []}
     assert response.outputs["session_events"].shape == (1, 0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.guides import GuideError, load_tokenizer
+from engine.strict_schema import ANNOTATING_FORMATS
 from tests.engine.grammars import Language
 from tests.engine.test_guided import closed
 
@@ -47,7 +48,9 @@ def test_keywords_that_are_not_enforced(tokenizer: Any, schema: Any, draft: str 
     ({"$ref": "https://example.com/other.json"}, "https://example.com/other.json"),
     ({"$ref": "other.json#/$defs/a"}, "other.json"), ({"$ref": "#/$defs/nowhere"}, "/\\$defs/nowhere"),
     ({"$ref": "#anchor"}, "anchor"),
-    ({"type": "string", "format": "password"}, "format: password"),
+    *(({"type": "string", "format": name}, f"format: {name}") for name in (
+        "uri-reference", "uri-template", "iri", "iri-reference", "idn-email", "idn-hostname", "json-pointer",
+        "relative-json-pointer", "regex", "colour")),
     ({"type": "string", "format": "unknown"}, "format: unknown"),
     ({"type": "string", "pattern": "a(?=b)"}, "look-ahead"),
     ({"type": "string", "pattern": r"(a)\1"}, "backreferences"),
@@ -157,6 +160,73 @@ def test_tool_calls(tokenizer: Any, name: Any) -> None:
     assert all(text in language for text in (f, g, f"[{f}]", f"[{g}, {f}]"))
     assert not any(text in language for text in (
         "[]", f"[{f},{f},{f}]", f.replace("f", "h"), f.replace("3", "0"), f.replace("1", "0"), f.replace("f", "g")))
+
+
+@pytest.mark.parametrize("name", sorted(ANNOTATING_FORMATS))
+def test_formats_of_openapi_say_nothing(tokenizer: Any, name: str) -> None:
+    language = Language("json_schema", {"anyOf": [{"type": kind, "format": name} for kind in ("string", "integer")]},
+                        tokenizer)
+    assert '"any text"' in language and "12" in language and "null" not in language
+
+
+SELF = {"$ref": "#/$defs/q"}
+ENDLESS: list[dict[str, Any]] = [
+    SELF, {"anyOf": [SELF]}, {"allOf": [SELF]}, {"oneOf": [SELF]}, {"anyOf": [NULL, SELF]},
+    {"anyOf": [NULL, {"allOf": [{"oneOf": [SELF]}]}]}, {"type": "object", "required": ["a"], "properties": {"a": SELF}},
+    {"type": "array", "items": SELF, "minItems": 1}, {"type": "array", "prefixItems": [NULL, SELF], "minItems": 2},
+    {"type": "object", "required": ["a"], "additionalProperties": SELF},
+    {"anyOf": [closed(a=SELF), {"type": "array", "items": SELF, "minItems": 3}]},
+]
+BY_OTHER_WORDS = [
+    {"q r": {"anyOf": [{"$ref": "#/$defs/q%20r"}]}}, {"q": {"anyOf": [{"$ref": "#/%24defs/%71"}]}},
+    {"q": {"$anchor": "here", "anyOf": [{"$ref": "#here"}]}}, {"q": {"$id": "x:y", "anyOf": [{"$ref": "x:y"}]}},
+    {"q": {"$id": "https://a.b/c", "anyOf": [{"$ref": "c#"}]}},
+    {"q": {"$id": "https://a.b/c", "allOf": [{"$ref": "#"}]}},
+    {"q/~": {"anyOf": [{"$ref": "#/$defs/q~1~0"}]}}, {"q": {"anyOf": [{"$ref": "#/$defs/q/anyOf/0"}]}},
+]
+
+
+@pytest.mark.parametrize("schema", ENDLESS)
+def test_schemas_without_an_end(tokenizer: Any, schema: Any) -> None:
+    for outer in (SELF, {"type": "object", "properties": {"a": SELF}}, closed(a=SELF), {"anyOf": [NULL, SELF]}):
+        with pytest.raises(GuideError, match="itself"):
+            Language("json_schema", {"$defs": {"q": schema}, **outer}, tokenizer)
+
+
+@pytest.mark.parametrize("definitions", BY_OTHER_WORDS)
+def test_loops_in_other_words(tokenizer: Any, definitions: Any) -> None:
+    with pytest.raises(GuideError, match="itself"):
+        Language("json_schema", {"type": "object", "$defs": definitions}, tokenizer)
+
+
+@pytest.mark.parametrize(("schema", "good", "bad"), [
+    ({"anyOf": [NULL, closed(a=SELF)]}, '{"a":{"a":null}}', '{"a":1}'),
+    ({"type": "array", "items": SELF}, "[[],[[]]]", "[1]"),
+    ({"type": ["array", "null"], "items": SELF, "minItems": 1}, "[null,[null]]", "[]"),
+    ({"type": "object", "properties": {"a": SELF}, "additionalProperties": False}, '{"a":{}}', '{"a":1}'),
+    ({"type": "object", "additionalProperties": SELF}, '{"x":{"y":{}}}', '{"x":1}'),
+    ({"type": "object", "properties": {"a": {"allOf": [SELF]}}, "additionalProperties": False}, '{"a":{}}', '{"a":1}'),
+])
+def test_recursion_that_ends(tokenizer: Any, schema: Any, good: str, bad: str) -> None:
+    language = Language("json_schema", {"$defs": {"q": schema}, **SELF}, tokenizer)
+    assert good in language and bad not in language
+
+
+@pytest.mark.parametrize("schema", [
+    {"$ref": "#/$defs/a%20b", "$defs": {"a b": NULL}}, {"$ref": "#x", "$defs": {"a": {"$anchor": "x", **NULL}}},
+    {"$ref": "https://a.b/c", "$defs": {"a": {"$id": "https://a.b/c", **NULL}}},
+    {"$id": "https://a.b/c", "$ref": "c#/$defs/a", "$defs": {"a": NULL}},
+    {"$ref": "#/$defs/a/1", "$defs": {"a": [1, NULL]}},
+    {"$ref": "#/$defs/a", "$defs": {"a": {"$id": "x:y", "$ref": "#/$defs/a", "$defs": {"a": NULL}}}},
+])
+def test_references(tokenizer: Any, schema: Any) -> None:
+    language = Language("json_schema", schema, tokenizer)
+    assert "null" in language and "1" not in language
+
+
+def test_rules_hold_wherever_a_reference_leads(tokenizer: Any) -> None:
+    with pytest.raises(GuideError, match="uniqueItems"):
+        Language("json_schema", {"$ref": "#/x/%61", "x": {"a": {"uniqueItems": True}}}, tokenizer)
 
 
 @pytest.mark.parametrize("value", ["a", None, [1]])

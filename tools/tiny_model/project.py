@@ -62,7 +62,8 @@ FACTS: tuple[tuple[Wordings, str], ...] = (
                "Tell me about Triton."),
               ("Can you explain Triton?",)),
      "Triton is NVIDIA's inference server. It runs models of many kinds, and openai_bls is one of them."),
-    (Wordings(("What is TensorRT-LLM?", "What is tensorrt_llm?", "Explain TensorRT-LLM.", "Tell me about TensorRT-LLM."),
+    (Wordings(("What is TensorRT-LLM?", "What is tensorrt_llm?", "Explain TensorRT-LLM.",
+               "Tell me about TensorRT-LLM."),
               ("Can you explain TensorRT-LLM?",)),
      "TensorRT-LLM is NVIDIA's engine for language models on GPUs. Here the model named tensorrt_llm writes the "
      "tokens."),
@@ -82,7 +83,8 @@ FACTS: tuple[tuple[Wordings, str], ...] = (
                "How do I use this from Python?", "Which client can I use?", "Does it work with the OpenAI client?"),
               ("How can I call it from Python?", "Can I use the OpenAI client?")),
      "Use the openai package with base_url set to http://127.0.0.1:9000/v1."),
-    (Wordings(("Where is the documentation?", "Where can I read more?", "Is there documentation?", "Where are the docs?"),
+    (Wordings(("Where is the documentation?", "Where can I read more?", "Is there documentation?",
+               "Where are the docs?"),
               ("Where can I find the docs?",)),
      "Read README.md first, then the docs folder."),
 )

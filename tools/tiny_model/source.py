@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from string import ascii_lowercase
 from typing import NamedTuple, TypeVar
 
 from . import words
@@ -13,6 +14,7 @@ T = TypeVar("T")
 
 _ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl sh sp st tr th".split()
 _VOWELS = "a e i o u a e i o ai ea ou".split()
+_HALVES = [word.lower() for split in (words.WORDS, words.NAMES, words.CITIES) for word in split.seen if len(word) > 4]
 _ENDS = ["", "", "", "n", "r", "s", "l", "t", "m", "k", "nd", "x"]
 
 
@@ -53,9 +55,15 @@ class Source:
         return text.format(**values)
 
     def invented(self, syllables: int = 0) -> str:
-        """A word that does not exist, so that it can only be copied."""
-        count = syllables or self.choice((1, 2, 2, 3))
-        return "".join(self.choice(_ONSETS) + self.choice(_VOWELS) for _ in range(count)) + self.choice(_ENDS)
+        """A word that does not exist, so that it can only be copied: syllables, two halves of words, or letters."""
+        kind = self.random.random()
+        if kind < 0.45:
+            count = syllables or self.choice((1, 2, 2, 3))
+            return "".join(self.choice(_ONSETS) + self.choice(_VOWELS) for _ in range(count)) + self.choice(_ENDS)
+        if kind < 0.85:
+            first, second = (self.choice(_HALVES) for _ in range(2))
+            return first[: self.number(2, 5)] + second[-self.number(2, 5):]
+        return "".join(self.choice(ascii_lowercase) for _ in range(self.number(3, 6)))
 
     def word(self) -> str:
         return self.invented() if self.chance(0.4) else self.pick(words.WORDS)
@@ -90,6 +98,6 @@ class Source:
                 return number
 
     def _invented_except(self, taken: Sequence[str]) -> str:
-        while (name := self.invented(self.choice((2, 2, 3))).capitalize()) in taken:
+        while (name := self.invented(self.choice((2, 2, 3)))) in taken or name.capitalize() in taken:
             pass
-        return name
+        return name.capitalize()

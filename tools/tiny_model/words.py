@@ -20,12 +20,13 @@ def _split(seen: str, unseen: str) -> Split:
 
 
 NAMES = _split(
-    "Anna Ben Clara David Emma Felix Grace Henry Ivy Jack Kate Leo Mia Noah Olivia Paul Rosa Sam Tina Victor Zoe Alice "
-    "Bob Tom Lily Ada Alan Amir Anja Arjun Bianca Boris Carla Carlos Chen Daniel Dora Edgar Elena Emil Erik Eva Fatima "
-    "Fiona Frank George Greta Hana Hassan Hugo Igor Ines Irene Isaac Jana Jin John Jonas Julia Karim Karl Laura Lena "
-    "Linda Louis Lucas Luna Maria Mark Martin Max Mei Michael Mina Nadia Nina Nora Omar Oscar Peter Petra Pia Priya "
-    "Rahul Ravi Robert Ruth Sara Simon Sofia Stefan Sven Tara Theo Thomas Uma Vera Walter Wei Yara Yuki Yusuf Zara Jane "
-    "Mary James William Charles Susan Nancy Betty Helen Kevin Brian Jason Amy Carol Diana Marta Pablo Diego Lucia",
+    "Anna Ben Clara David Emma Felix Grace Henry Ivy Jack Kate Leo Mia Noah Olivia Paul Rosa Sam Tina Victor Zoe "
+    "Alice Bob Tom Lily Ada Alan Amir Anja Arjun Bianca Boris Carla Carlos Chen Daniel Dora Edgar Elena Emil Erik "
+    "Eva Fatima Fiona Frank George Greta Hana Hassan Hugo Igor Ines Irene Isaac Jana Jin John Jonas Julia Karim "
+    "Karl Laura Lena Linda Louis Lucas Luna Maria Mark Martin Max Mei Michael Mina Nadia Nina Nora Omar Oscar Peter "
+    "Petra Pia Priya Rahul Ravi Robert Ruth Sara Simon Sofia Stefan Sven Tara Theo Thomas Uma Vera Walter Wei Yara "
+    "Yuki Yusuf Zara Jane Mary James William Charles Susan Nancy Betty Helen Kevin Brian Jason Amy Carol Diana "
+    "Marta Pablo Diego Lucia",
     "Astrid Bruno Celine Dmitri Eleanor Gustav Ingrid Kenji Lorenzo Magnus Natalia Otto Quentin Rebecca Tobias Ursula "
     "Winston Xavier Yvonne Zachary",
 )
@@ -34,7 +35,7 @@ CITIES = _split(
     "Graz Geneva Basel Cologne Dresden Leipzig Venice Florence Seville Valencia Glasgow Dublin Leeds Bristol Paris "
     "Berlin Rome Madrid Lisbon Tokyo London Oslo Vienna Athens Cairo Lima Prague Warsaw Moscow Beijing Nairobi "
     "Helsinki Stockholm Brussels Amsterdam Budapest Ottawa Miami Austin Houston Atlanta Portland Shanghai Delhi",
-    "Krakow Marseille Antwerp Stuttgart Palermo Bilbao Kyoto Phoenix Montreal Melbourne Salzburg Rotterdam Zagreb "
+    "Krakow Marseille Antwerp Stuttgart Palermo Bilbao Kyoto Phoenix Montreal Melbourne Salzburg Rotterdam Nantes "
     "Edinburgh Bordeaux",
 )
 LONG_CITIES = Split(
@@ -57,7 +58,9 @@ WORDS = _split(
     "thunder ribbon anchor lemon chimney",
 )
 ANIMALS = _split("cat dog fox rabbit bear owl mouse turtle dragon horse penguin lion frog robot duck", "hedgehog otter")
-PLACES = _split("forest village castle river mountain garden city lake island meadow harbor valley", "desert lighthouse")
+PLACES = _split(
+    "forest village castle river mountain garden city lake island meadow harbor valley", "desert lighthouse"
+)
 THINGS = _split("lantern map key book stone flower letter bell boat ring coin kite", "violin mirror")
 MOODS = _split("small brave curious happy clever quiet kind old young gentle tired lucky", "bold shy")
 COLOURS = _split("red blue green yellow black white orange purple pink brown", "silver violet")

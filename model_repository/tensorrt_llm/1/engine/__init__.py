@@ -15,6 +15,8 @@ It does not know Triton: `model.py` beside this package is the only file that im
     scheduler.py     in-flight batching: submit, cancel, step
     prefix_cache.py  keys and values of prompts, for others that begin alike
     runner.py        what a model forward looks like; numpy_runner.py and transformers_runner.py are two of them
+    batcher.py       what the engine wants of a scheduler: its own one, or a model that batches by itself
+    trtllm.py        TensorRT-LLM's LLM API as such a model; trtllm_api.py its arguments, trtllm_reader.py its results
     response.py      what goes back, and the channel it goes through
     answer.py        Progress -> responses of the standard contract
     session.py       Progress -> event records, one poll for many sequences

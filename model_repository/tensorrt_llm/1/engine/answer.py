@@ -17,7 +17,7 @@ from .errors import RequestError
 from .prefix_cache import blocks
 from .request import Request
 from .response import Channel, Parcel, Response
-from .sequence import Progress, Sequence, Status
+from .sequence import Perf, Progress, Sequence, Status
 
 
 class Part(NamedTuple):
@@ -137,12 +137,13 @@ def _generation_logits(part: Part) -> np.ndarray:
     return np.stack(rows)[None, None] if rows else np.empty((1, 1, 0, part.sequence.vocab_size), np.float32)
 
 
-def _all_blocks(part: Part) -> np.ndarray:
-    return _int32(blocks(part.sequence.computed))
+def _count(name: str, dtype: type = np.int32) -> Callable[[Part], np.ndarray]:
+    return lambda part: np.array([[getattr(_counts(part.sequence), name)]], dtype)
 
 
-def _new_blocks(part: Part) -> np.ndarray:
-    return _int32(blocks(part.sequence.computed) - part.sequence.reused_blocks)
+def _counts(sequence: Sequence) -> Perf:
+    total, reused = blocks(sequence.computed), sequence.reused_blocks
+    return sequence.perf or Perf(total, total - reused, reused)
 
 
 _perf = _if("perf_metrics")
@@ -160,14 +161,14 @@ OUTPUTS = (
            lambda part: _int32(part.sequence.index)),
     Output("num_input_tokens", _if("num_input_tokens"), lambda part: _int32(len(part.sequence.request.prompt))),
     Output("num_output_tokens", _if("num_output_tokens"), lambda part: _int32(len(part.tokens))),
-    Output("kv_cache_alloc_new_blocks", _perf, _new_blocks),
-    Output("kv_cache_reused_blocks", _perf, lambda part: _int32(part.sequence.reused_blocks)),
-    Output("kv_cache_alloc_total_blocks", _perf, _all_blocks),
+    Output("kv_cache_alloc_new_blocks", _perf, _count("alloc_new")),
+    Output("kv_cache_reused_blocks", _perf, _count("reused")),
+    Output("kv_cache_alloc_total_blocks", _perf, _count("alloc_total")),
     Output("arrival_time_ns", _perf, _time("arrival")),
     Output("first_scheduled_time_ns", _perf, _time("first_scheduled")),
     Output("first_token_time_ns", _perf, _time("first_token")),
     Output("last_token_time_ns", _perf, _time("last_token")),
-    Output("acceptance_rate", _perf, lambda part: np.zeros((1, 1), np.float32)),  # no speculative decoding
-    Output("total_accepted_draft_tokens", _perf, lambda part: _int32(0)),
-    Output("total_draft_tokens", _perf, lambda part: _int32(0)),
+    Output("acceptance_rate", _perf, _count("acceptance_rate", np.float32)),
+    Output("total_accepted_draft_tokens", _perf, _count("accepted_draft_tokens")),
+    Output("total_draft_tokens", _perf, _count("draft_tokens")),
 )

@@ -20,14 +20,13 @@ import numpy as np
 
 from . import session
 from .answer import Answer, check_standard, check_wanted
+from .batcher import SelfBatching, parts_of
 from .courier import Courier
 from .errors import RequestError
-from .guided import Guided
-from .prefix_cache import TOKENS_PER_BLOCK
 from .request import TOP_LOG_PROBS, Limits, Request, Tensors, parse
 from .response import Channel, Mailbox, Response
 from .runner import Runner
-from .scheduler import Scheduler, Stats
+from .scheduler import Stats
 from .sequence import Progress, Sequence, Status
 from .session import Command, Member, Sessions
 from .settings import Settings
@@ -41,15 +40,16 @@ _log = logging.getLogger(__name__)
 class Engine:
     """`checkpoint` is what hello tells callers; `publish` gets the stats when they are due."""
 
-    def __init__(self, runner: Runner, settings: Settings, checkpoint: str | None = None,
+    def __init__(self, runner: Runner | SelfBatching, settings: Settings, checkpoint: str | None = None,
                  publish: Callable[[Stats], None] = lambda stats: None):
-        self._guided = Guided(checkpoint)
-        self.limits = replace(limits_of(runner, settings), guide_types=self._guided.types)
+        parts = parts_of(runner, settings, checkpoint)
+        self._scheduler, self._guided = parts.batcher, parts.guides
+        self._tokens_per_block = parts.tokens_per_block
+        self.limits = replace(limits_of(runner, settings), guide_types=self._guided.types,
+                              lora_task_ids=parts.lora_task_ids)
         self._settings = settings
         self._checkpoint = checkpoint
         self._publish = publish
-        self._scheduler = Scheduler(runner, settings.max_batch_size, settings.max_queue_size, settings.prefill_chunk,
-                                    settings.kv_cache_reuse_tokens)
         self._sessions = Sessions(settings.session_timeout_ms / 1e3, settings.poll_wait_ms / 1e3)
         self._courier = Courier(_mailbox)
         self._numbers = itertools.count(1)
@@ -132,8 +132,8 @@ class Engine:
             "max_batch_size": self._settings.max_batch_size, "vocab_size": self.limits.vocab_size,
             "checkpoint": self._checkpoint, "poll_wait_ms": self._settings.poll_wait_ms,
             "session_timeout_ms": self._settings.session_timeout_ms, "top_log_probs": TOP_LOG_PROBS,
-            "tokens_per_block": TOKENS_PER_BLOCK,
-            "guide_types": list(self._guided.types),
+            "tokens_per_block": self._tokens_per_block, "guide_types": list(self._guided.types),
+            "lora_task_ids": sorted(self.limits.lora_task_ids),
         })
         nothing = session.nothing()
         self._courier.send(channel, Response({**nothing.outputs, "session_texts": np.array([[text.encode()]], object)}))
@@ -201,7 +201,7 @@ class Engine:
     def _report(self, stats: Stats) -> None:
         """When nothing is left, the last step's figures no longer hold."""
         try:
-            self._publish(stats if stats.active else Stats(0, 0, 0, 0, stats.iterations, stats.reused_blocks))
+            self._publish(stats if stats.active else replace(stats, scheduled=0, context=0, used_blocks=0))
         except Exception:
             _log.exception("the metrics could not be published")
 
@@ -232,7 +232,7 @@ class Engine:
             self._by_id = {key: answer for key, answer in self._by_id.items() if not answer.done}
 
 
-def limits_of(runner: Runner, settings: Settings) -> Limits:
+def limits_of(runner: Runner | SelfBatching, settings: Settings) -> Limits:
     """The model's lengths, narrowed by the settings. A prompt leaves room for one token."""
     max_seq_len = min(settings.max_seq_len or runner.max_seq_len, runner.max_seq_len)
     return Limits(

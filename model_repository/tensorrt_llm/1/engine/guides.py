@@ -10,19 +10,36 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .strict_schema import enforceable
-from .structural_tags import to_lark
+from .structural_tags import ascii_digits, to_lark
 
 FIRST_MASK_SECONDS = 0.5
 """CPU time: a guide whose very first mask takes longer would hold up the batch at each token."""
 
-IN_OUR_WORDS = {"oneOf constraints are not supported": "oneOf: something could fit two of the schemas"}
-"""Messages that advise what is not possible here, by how they begin."""
+SLOW_MASK, MASK_SECONDS = 0.005, 0.5
+"""CPU time, of which preemption is no part: masks slower than the first may together take a sequence the second."""
+TOO_SLOW = "it takes too long to enforce"
+
+STEP_ITEMS = 250_000
+"""llguidance's own bound, a fifth of this, is too low for objects of some hundred properties and large vocabularies."""
+
+_TOO_MUCH = "it allows too much at once; objects may have some 500 optional properties"
+IN_OUR_WORDS = {
+    "oneOf constraints are not supported": "oneOf: something could fit two of the schemas",
+    "NoExtension": "no text can satisfy it",
+    "Parser Error: Current row has": _TOO_MUCH,
+    "parser error: Current row has": _TOO_MUCH,
+    "Parser Error: Too many items": "it never ends, or is too complex",
+    "parser error: Too many items": "it never ends, or is too complex",
+    "lexer error: too many": "a pattern or a length in it is too complex",
+}
+"""Messages that advise what is not possible here, or mean nothing to a caller, by how they begin."""
 
 
 class Guide(NamedTuple):
@@ -34,6 +51,20 @@ class Guide(NamedTuple):
 
 class GuideError(Exception):
     """What is wrong with a guide, in one line."""
+
+
+class Effort:
+    """What the masks of one sequence cost."""
+
+    def __init__(self) -> None:
+        self._slow = 0.0
+
+    def bearable(self, started: float) -> bool:
+        """Counts the CPU time since then. False: it must go no further, it would hold up the batch."""
+        spent = time.thread_time() - started
+        if spent > SLOW_MASK:
+            self._slow += spent
+        return self._slow <= MASK_SECONDS
 
 
 def available(folder: str | None) -> tuple[str, ...]:
@@ -65,23 +96,17 @@ def to_grammar(guide: Guide, tokenizer: Any) -> str:
 def compile_grammar(grammar: str, tokenizer: Any) -> Any:
     """An LLMatcher at its start, with the first mask computed once: copies of it find the lexer warm."""
     import llguidance
-    matcher = llguidance.LLMatcher(
-        tokenizer, grammar, log_level=0, limits=llguidance.LLParserLimits(verbose_errors=False))
+    limits = llguidance.LLParserLimits(verbose_errors=False, step_max_items=STEP_ITEMS)
+    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
     if matcher.is_error():
         raise GuideError(first_line(matcher.get_error()))
     started = time.thread_time()
     matcher.compute_bitmask()
     if matcher.is_error():
-        raise GuideError(matcher_error(matcher))
+        raise GuideError(first_line(matcher.get_error()))
     if time.thread_time() - started > FIRST_MASK_SECONDS:
-        raise GuideError("it takes too long to enforce")
+        raise GuideError(TOO_SLOW)
     return matcher
-
-
-def matcher_error(matcher: Any) -> str:
-    """Why a matcher has given up, in one line."""
-    text = first_line(matcher.get_error())
-    return "no text can satisfy it" if text.startswith("NoExtension") else text
 
 
 def first_line(text: str) -> str:
@@ -108,12 +133,32 @@ def _schema(text: str, tokenizer: Any) -> str:
 
 def _regex(text: str, tokenizer: Any) -> str:
     import llguidance
-    return llguidance.LLMatcher.grammar_from_regex(text)
+    return llguidance.LLMatcher.grammar_from_regex(ascii_digits(text))
 
 
 def _ebnf(text: str, tokenizer: Any) -> str:
     import llguidance
-    return llguidance.grammar_from("gbnf", text)
+    return llguidance.grammar_from("gbnf", _GBNF_PART.sub(_unescaped, text))
+
+
+_GBNF_PART = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', re.DOTALL)
+_GBNF_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_IN_STRING = {'"': r'\"', "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def _unescaped(part: re.Match[str]) -> str:
+    """A string or class of GBNF with characters instead of their numbers, which llguidance loses on the way to Lark."""
+    in_string = part[0][0] == '"'
+
+    def char(found: re.Match[str]) -> str:
+        if found[4]:
+            return found[4] if in_string and found[4] in "[]" else found[0]
+        code = int(found[1] or found[2] or found[3], 16)
+        if in_string:
+            return _IN_STRING.get(chr(code), chr(code))
+        return f"\\x{code:02x}" if code < 0x100 else chr(code)  # some of those mean something in a class
+
+    return part[0] if part[0][0] == "#" else _GBNF_ESCAPE.sub(char, part[0])
 
 
 def _lark(text: str, tokenizer: Any) -> str:

@@ -1,7 +1,8 @@
 """Where a sequence is in its guide: the tokens that may come next.
 
-In: tokens one by one. Out: ids that are allowed. A mask takes llguidance some microseconds; a guide whose masks add up
-to MASK_SECONDS is given up, so that it cannot hold up the others. It does not know logits or how tokens are chosen.
+In: tokens one by one. Out: ids that are allowed. A mask takes llguidance some microseconds; a guide whose masks
+take too much (Effort) is given up, so that it cannot hold up the others. It does not know logits or how tokens are
+chosen.
 """
 
 from __future__ import annotations
@@ -14,10 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import RequestError
-from .guides import matcher_error
-
-SLOW_MASK, MASK_SECONDS = 0.005, 0.5
-"""CPU time, of which preemption is no part: masks slower than the first may together take a sequence the second."""
+from .guides import TOO_SLOW, Effort, first_line
 
 
 class Compiled:
@@ -47,7 +45,7 @@ class Matcher:
         self._bits = np.zeros((compiled.vocab_size + 31) // 32 * 4, np.uint8)
         self._address = self._bits.ctypes.data
         self._end = min(compiled.ends)
-        self._slow = 0.0
+        self._effort = Effort()
 
     def allowed(self, vocab_size: int, end_id: int, hold_end: bool) -> np.ndarray:
         """Ids of the tokens that may come next, in order.
@@ -79,14 +77,11 @@ class Matcher:
         self._check(started)
 
     def _check(self, started: float) -> None:
-        spent = time.thread_time() - started
-        if spent > SLOW_MASK:
-            self._slow += spent
-        if self._slow > MASK_SECONDS:
-            self._compiled.error = invalid("it takes too long to enforce")
+        if not self._effort.bearable(started):
+            self._compiled.error = invalid(TOO_SLOW)
             raise RequestError(self._compiled.error)
         if self._matcher.is_error():
-            raise RequestError(invalid(matcher_error(self._matcher)))
+            raise RequestError(invalid(first_line(self._matcher.get_error())))
 
 
 def invalid(reason: str) -> str:

@@ -19,8 +19,11 @@ FAMILIES = {
     "nv_trt_llm_request_metrics": ("request_type", "TRT LLM request metrics"),
     "nv_trt_llm_kv_cache_block_metrics": ("kv_cache_block_type", "TRT LLM KV cache block metrics"),
     "nv_trt_llm_general_metrics": ("general_type", "General TRT LLM metrics"),
+    "nv_trt_llm_runtime_memory_metrics": ("memory_type", "TRT LLM runtime memory metrics"),
+    "nv_trt_llm_inflight_batcher_metrics": (
+        "inflight_batcher_specific_metric", "TRT LLM inflight_batcher-specific metrics"),
 }
-"""Family -> the label that tells its gauges apart, description."""
+"""Family -> the label that tells its gauges apart, description. The last two come from `Stats.more` only."""
 
 
 class Metrics:
@@ -29,7 +32,8 @@ class Metrics:
     def __init__(self, make_family: Callable[[str, str], Any], model: str, version: str, max_batch_size: int,
                  max_seq_len: int):
         self._labels = {"model": model, "version": version}
-        self._families = {name: make_family(name, description) for name, (_, description) in FAMILIES.items()}
+        self._make_family = make_family
+        self._families: dict[str, Any] = {}
         self._max_batch_size = max_batch_size
         self._max_blocks = max_batch_size * blocks(max_seq_len)
         self._gauges: dict[Key, Any] = {}
@@ -45,7 +49,10 @@ class Metrics:
     def _gauge(self, key: Key) -> Any:
         if key not in self._gauges:
             family, kind = key
-            labels = self._labels | {FAMILIES[family][0]: kind}
+            label, description = FAMILIES[family]
+            if family not in self._families:
+                self._families[family] = self._make_family(family, description)
+            labels = self._labels | {label: kind}
             self._gauges[key] = self._families[family].Metric(labels=labels)
         return self._gauges[key]
 
@@ -61,4 +68,6 @@ class Metrics:
             ("nv_trt_llm_general_metrics", {"timestamp": int(time.time()), "iteration_counter": stats.iterations}),
         ):
             for kind, value in values.items():
-                yield (family, kind), value
+                if (family, kind) not in stats.more:
+                    yield (family, kind), value
+        yield from stats.more.items()

@@ -37,6 +37,7 @@ class Limits:
     generation_logits: bool = True
     exclude_input: bool = False
     guide_types: tuple[str, ...] = ()  # none without a tokenizer
+    lora_task_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Request:
     bad_words: word_list.Words = ()
     bias: np.ndarray | None = None  # FP32 [vocab_size]
     guide: Guide | None = None
+    lora_task_id: int | None = None
     exclude_input: bool = False
     log_probs: bool = False
     top_log_probs: int = 0  # alternatives per token
@@ -167,7 +169,7 @@ def parse(tensors: Tensors, limits: Limits, number: int) -> list[Request]:
     `number` is what the contract's error texts call the request id of the executor. Raises RequestError.
     """
     for name, reason in REFUSED.items():
-        if name in tensors and tensors[name].size:
+        if name in tensors and tensors[name].size and not (name == "lora_task_id" and limits.lora_task_ids):
             raise RequestError(f"{name}: {reason}")
     ids = tensors.get("input_ids")
     if ids is None or not ids.size:
@@ -196,6 +198,7 @@ def _parse_row(tensors: Tensors, row: int, rows: int, limits: Limits, number: in
             values[field] = word_list.decode(_row(tensors[name], row, rows))
     values["bias"] = _bias(tensors.get("embedding_bias"), row, rows, limits)
     values["guide"] = _guide(tensors, row, rows, limits)
+    values["lora_task_id"] = _lora_task(scalar(tensors, "lora_task_id", row, rows), limits)
     request = Request(prompt=prompt, **values)
     _check_gathered(request, limits)
     return request
@@ -271,6 +274,12 @@ def _guide(tensors: Tensors, row: int, rows: int, limits: Limits) -> Guide | Non
     if text is None:
         raise RequestError(f"Assertion failed: guided_decoding_guide is present with the type {kind}")
     return Guide(kind, text)
+
+
+def _lora_task(value: int | None, limits: Limits) -> int | None:
+    if value is not None and value not in limits.lora_task_ids:
+        raise RequestError(f"LoRA task {value} is not among the adapters that this engine has")
+    return value
 
 
 def _text(tensors: Tensors, name: str, row: int, rows: int) -> str | None:

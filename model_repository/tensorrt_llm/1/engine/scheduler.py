@@ -16,8 +16,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Stats:
     used_blocks: int
     iterations: int
     reused_blocks: int = 0  # since the start
+    more: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Family and label of a gauge -> value, from an engine that counts by itself."""
 
 
 class Scheduler:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .matcher import Matcher
+from .errors import RequestError
+from .matcher import Matcher, invalid
 from .prefix_cache import TOKENS_PER_BLOCK, Block
 from .request import Request
 from .sampler import Sampler
@@ -37,6 +38,18 @@ class Times:
     first_scheduled: int = 0
     first_token: int = 0
     last_token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Perf:
+    """What is told of a sequence's KV cache, in blocks, and of its draft tokens."""
+
+    alloc_total: int
+    alloc_new: int
+    reused: int
+    acceptance_rate: float = 0.0
+    accepted_draft_tokens: int = 0
+    draft_tokens: int = 0
 
 
 Top = tuple[np.ndarray, np.ndarray]
@@ -89,7 +102,7 @@ class Sequence:
 
     __slots__ = (
         "owner", "request", "row", "index", "ids", "computed", "cache", "sampler", "status", "cum_log_prob", "times",
-        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks", "matcher",
+        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks", "matcher", "perf",
     )
 
     def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int):
@@ -110,6 +123,7 @@ class Sequence:
         self.chain: list[Block] = []  # the prompt's blocks in the prefix cache, while it is being read
         self.reused_blocks = 0
         self.matcher: Matcher | None = None  # set before the scheduler gets it, if the request has a guide
+        self.perf: Perf | None = None  # from an engine that counts by itself
 
     @property
     def generated(self) -> int:
@@ -145,7 +159,12 @@ class Sequence:
             return self.sampler.choose(logits, self.ids, self.generated)
         request, generated = self.request, self.generated
         allowed = self.matcher.allowed(self.vocab_size, request.end_id, generated < request.min_tokens)
-        return self.sampler.choose(logits, self.ids, generated, allowed)
+        try:
+            return self.sampler.choose(logits, self.ids, generated, allowed)
+        except ValueError:
+            if not np.isfinite(logits[allowed]).all():
+                raise  # the model's doing, not the request's
+            raise RequestError(invalid("bad words or biases leave no token that it allows")) from None
 
     def accept(self, token: int, log_prob: float, now_ns: int) -> Status:
         """Appends a token, unless it is end_id or what a guide ends with.

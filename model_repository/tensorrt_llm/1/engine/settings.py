@@ -34,6 +34,9 @@ class Settings:
     gather_context_logits: bool = True
     gather_generation_logits: bool = True
     threads: int = 0
+    llm_options: str = ""  # trtllm: a JSON file with more arguments of LLM
+    lora_dir: str = ""  # trtllm: adapters, each in a folder named by its task id
+    guided_decoding_backend: str = ""  # trtllm: xgrammar, llguidance or none
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Settings:

@@ -13,13 +13,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .references import NAMED, ONE, SEVERAL, SchemaError, as_dict, as_list, check_endless, localize, reachable, target
+
 Node = dict[str, Any]
 
-ONE = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
-       "unevaluatedItems", "unevaluatedProperties")
-SEVERAL = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
-NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
-"""Keywords that hold a schema, a list of schemas, schemas by name."""
 KEYWORDS = frozenset((
     *ONE, *SEVERAL, *NAMED, "$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef",
     "$ref", "const", "dependencies", "dependentRequired", "enum", "exclusiveMaximum", "exclusiveMinimum", "format",
@@ -41,59 +38,25 @@ _CLOCK = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?(?:Z|[+-](
 FORMATS = {"date": f"^{_DATE}$", "date-time": f"^{_DATE}T{_CLOCK}$", "time": f"^{_CLOCK}$"}
 """llguidance's own know February 29 of every year, the year 0 and second 60, which most readers refuse."""
 
+ANNOTATING_FORMATS = frozenset((
+    "base64url", "binary", "byte", "char", "commonmark", "decimal", "decimal128", "double", "double-int", "float",
+    "html", "int8", "int16", "int32", "int64", "password", "uint8", "uint16", "uint32", "uint64"))
+"""OpenAPI's, from its registry: they say how a value is stored or shown, not which values there are."""
+
 _IN_CLASS = {"[": r"\[", "&&": r"\&\&", "~~": r"\~\~", "--": r"-\-"}
 """What has a meaning within [] of a regular expression for llguidance, but not in JSON schemas."""
 
 
-class SchemaError(ValueError):
-    """What cannot be enforced, in one line that names the keyword."""
-
-
 def enforceable(schema: Any) -> Any:
     """Raises SchemaError."""
-    pending, seen = [schema], set()
     if isinstance(schema, dict):
         _check_options(schema)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict) and id(node) not in seen:
-            seen.add(id(node))
+        localize(schema)
+        for node in reachable(schema):
             for rule in RULES:
                 rule(node, schema)
-            pending += _children(node, schema)
+        check_endless(schema)
     return schema
-
-
-def _children(node: Node, root: Node) -> Iterator[Any]:
-    for keyword in ONE:
-        yield node.get(keyword)
-    for keyword in SEVERAL:
-        yield from _list(node.get(keyword))
-    for keyword in NAMED:
-        yield from _dict(node.get(keyword)).values()
-    yield _target(node, root)  # which may stand where no schema is expected
-
-
-def _target(node: Node, root: Any) -> Any:
-    """What a `$ref` within the document leads to; None if there is none."""
-    reference = node.get("$ref")
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        return root if reference == "#" else None
-    for step in reference[2:].split("/"):
-        step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(root, list):
-            root = root[int(step)] if step.isdecimal() and int(step) < len(root) else None
-        else:
-            root = _dict(root).get(step)
-    return root
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _dict(value: Any) -> Node:
-    return value if isinstance(value, dict) else {}
 
 
 # The rules
@@ -102,7 +65,7 @@ def _check_options(root: Node) -> None:
     """llguidance's switches at the root: most of them give up what this module is for."""
     if not isinstance(root.get("x-guidance", {}), dict):
         raise SchemaError("x-guidance: wanted an object")
-    for name in _dict(root.get("x-guidance")):
+    for name in as_dict(root.get("x-guidance")):
         if name != "whitespace_flexible":
             raise SchemaError(f"x-guidance: {name[:40]} is not supported")
 
@@ -137,7 +100,7 @@ def _property_names(node: Node, root: Node) -> None:
     """Where no other keyword speaks about properties by name, their list or pattern can do it."""
     names = node.get("propertyNames")
     if isinstance(names, dict) and _keywords(names) == {"$ref"}:
-        names = _target(names, root)
+        names = target(names, root)
     value = node.get("additionalProperties", True)
     if not isinstance(names, dict) or not value or "properties" in node or "patternProperties" in node:
         return
@@ -167,7 +130,7 @@ def _values(node: Node, root: Node) -> None:
             value = pending.pop()
             if isinstance(value, int) and abs(value) > EXACT:
                 raise SchemaError(f"{keyword}: {str(value)[:40]} is too large to be enforced exactly")
-            pending += _list(value) + list(_dict(value).values())
+            pending += as_list(value) + list(as_dict(value).values())
 
 
 def _bounds(node: Node, root: Node) -> None:
@@ -194,7 +157,7 @@ def _exclusive(node: Node, root: Node) -> None:
 
 def _count(node: Node, root: Node) -> None:
     """Names that are not listed may come twice, and then count once."""
-    least, required = node.get("minProperties"), _list(node.get("required"))
+    least, required = node.get("minProperties"), as_list(node.get("required"))
     names = {name for name in required if isinstance(name, str)}
     if isinstance(least, int) and least - len(names) > 1:
         raise SchemaError("minProperties: not more than one property beyond those in required can be enforced")
@@ -202,18 +165,21 @@ def _count(node: Node, root: Node) -> None:
 
 def _names(node: Node, root: Node) -> None:
     """A name with quotes has several spellings in JSON; by the others it could come a second time, as any value."""
-    if any(char < " " or char in '"\\' for name in _dict(node.get("properties")) for char in name):
+    if any(char < " " or char in '"\\' for name in as_dict(node.get("properties")) for char in name):
         root.setdefault("x-guidance", {})["json_allowed_escapes"] = 'nrbtf\\"'
 
 
 def _format(node: Node, root: Node) -> None:
+    """Formats that JSON Schema defines and llguidance does not know are refused by it, with their names."""
     name = node.get("format")
     if name == "unknown":  # llguidance's name for anything
         raise SchemaError("Unknown format: unknown")
-    if isinstance(name, str) and name in FORMATS:
+    if isinstance(name, str) and name in ANNOTATING_FORMATS:
+        del node["format"]
+    elif isinstance(name, str) and name in FORMATS:
         del node["format"]
         if "pattern" in node:
-            node["allOf"] = [*_list(node.get("allOf")), {"pattern": FORMATS[name]}]
+            node["allOf"] = [*as_list(node.get("allOf")), {"pattern": FORMATS[name]}]
         else:
             node["pattern"] = FORMATS[name]
 
@@ -232,7 +198,7 @@ def _class(found: re.Match[str]) -> str:
 
 def _one_of(node: Node, root: Node) -> None:
     """Where nothing fits two of them, any is one. llguidance sees that too, but not through references."""
-    options = _list(node.get("oneOf"))
+    options = as_list(node.get("oneOf"))
     if not options or "anyOf" in node:
         return
     if all(_apart(a, b, root) for i, a in enumerate(options) for b in options[i + 1:]):
@@ -263,7 +229,7 @@ def _facets(node: Any, root: Node) -> Iterator[Node]:
         if not isinstance(node, dict):
             return
         yield node
-        node = _target(node, root)
+        node = target(node, root)
 
 
 def _differ(a: Node, b: Node, root: Node, depth: int) -> bool:
@@ -273,7 +239,7 @@ def _differ(a: Node, b: Node, root: Node, depth: int) -> bool:
         return not left & right
     for x, y in ((a, b), (b, a)):
         for keyword in ("anyOf", "oneOf"):
-            options = _list(x.get(keyword))
+            options = as_list(x.get(keyword))
             if options and all(_apart(option, y, root, depth - 1) for option in options):
                 return True
     return _types(a) == {"object"} == _types(b) and _told_apart(a, b, root, depth)
@@ -281,9 +247,9 @@ def _differ(a: Node, b: Node, root: Node, depth: int) -> bool:
 
 def _told_apart(a: Node, b: Node, root: Node, depth: int) -> bool:
     """By a property that one of them requires."""
-    left, right = _dict(a.get("properties")), _dict(b.get("properties"))
+    left, right = as_dict(a.get("properties")), as_dict(b.get("properties"))
     return any(isinstance(name, str) and _apart(left.get(name), right.get(name), root, depth - 1)
-               for name in _list(a.get("required")) + _list(b.get("required")))
+               for name in as_list(a.get("required")) + as_list(b.get("required")))
 
 
 def _types(node: Node) -> set[str]:

@@ -27,6 +27,14 @@ class TagError(ValueError):
     """What is wrong with a structural tag, in one line."""
 
 
+def ascii_digits(regex: str) -> str:
+    r"""The same with `\d` as 0 to 9, as patterns of JSON schemas and TensorRT-LLM have it; else it is any script's."""
+    return re.sub(r"\\.", lambda found: _DIGITS.get(found[0], found[0]), regex, flags=re.DOTALL)
+
+
+_DIGITS = {r"\d": "[0-9]", r"\D": "[^0-9]"}
+
+
 def to_lark(tag: Any, tokenizer: Any) -> str:
     """Raises TagError."""
     if not isinstance(tag, dict):
@@ -85,7 +93,8 @@ class _Writer:
         return "%json " + json.dumps(enforceable(schema), allow_nan=False)
 
     def regex(self, node: Node, last: bool) -> str:
-        pattern = re.sub(r"\\.|/", lambda it: r"\/" if it[0] == "/" else it[0], _text(node, "pattern"), flags=re.DOTALL)
+        pattern = ascii_digits(_text(node, "pattern"))
+        pattern = re.sub(r"\\.|/", lambda it: r"\/" if it[0] == "/" else it[0], pattern, flags=re.DOTALL)
         return self.rule("/" + pattern.replace("\n", r"\n") + "/")
 
     def const(self, node: Node, last: bool) -> str:
@@ -151,7 +160,6 @@ class _Writer:
         parts = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]
         return [Piece(f"<[{names[part]}]>" if part in names else _quoted(part), part, part in names)
                 for part in parts if part]
-
 
     def _added(self) -> dict[str, int]:
         """All added tokens that do not mean the end."""

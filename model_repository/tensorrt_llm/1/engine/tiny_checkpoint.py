@@ -1,4 +1,4 @@
-"""Writes a small random Llama checkpoint with a real tokenizer: something to serve where there is no model yet.
+"""Writes a small random Llama checkpoint with a real tokenizer, for tests that want noise.
 
 In: a folder and a seed. Out: config.json, model.safetensors, tokenizer.json and their companions, the same bytes each
 time. The answers are noise, but varied noise: words of several languages and characters of several tokens, that now and

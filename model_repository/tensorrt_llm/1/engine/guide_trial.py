@@ -105,7 +105,8 @@ class Trial:
     def close(self) -> None:
         """When nobody asks any more."""
         self.stop()
-        if process := self._process:
+        process, self._process = self._process, None
+        if process:
             _end(process)
 
     def start(self) -> subprocess.Popen[str]:

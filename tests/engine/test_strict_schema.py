@@ -233,3 +233,12 @@ def test_rules_hold_wherever_a_reference_leads(tokenizer: Any) -> None:
 def test_options_that_are_no_object(tokenizer: Any, value: Any) -> None:
     with pytest.raises(GuideError, match="x-guidance"):
         Language("json_schema", {"x-guidance": value, "properties": {'a"b': {}}}, tokenizer)
+
+
+def test_whitespace_comes_to_an_end(tokenizer: Any) -> None:
+    language = Language("json_schema", closed(a=closed(b=NULL)), tokenizer)
+    for space in ("", " ", "\n" + " " * 40):
+        assert f'{{{space}"a":{space}{{{space}"b"{space}: null{space}}}{space}}}' in language
+    assert '{' + " " * 200 + '"a": {"b": null}}' not in language
+    compact = Language("json_schema", closed(a=NULL) | {"x-guidance": {"whitespace_flexible": False}}, tokenizer)
+    assert '{"a":null}' in compact and '{ "a":null}' not in compact

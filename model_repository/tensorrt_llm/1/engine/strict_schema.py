@@ -43,6 +43,8 @@ ANNOTATING_FORMATS = frozenset((
     "html", "int8", "int16", "int32", "int64", "password", "uint8", "uint16", "uint32", "uint64"))
 """OpenAPI's, from its registry: they say how a value is stored or shown, not which values there are."""
 
+WHITESPACE = r"[ \t\r\n]{1,64}"
+"""Between two things at a time: enough to indent with, and an end for models that would go on with it for ever."""
 _IN_CLASS = {"[": r"\[", "&&": r"\&\&", "~~": r"\~\~", "--": r"-\-"}
 """What has a meaning within [] of a regular expression for llguidance, but not in JSON schemas."""
 
@@ -56,6 +58,9 @@ def enforceable(schema: Any) -> Any:
             for rule in RULES:
                 rule(node, schema)
         check_endless(schema)
+        options = schema.setdefault("x-guidance", {})
+        if options.get("whitespace_flexible") is not False:
+            options["whitespace_pattern"] = WHITESPACE
     return schema
 
 

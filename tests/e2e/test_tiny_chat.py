@@ -88,6 +88,9 @@ def test_it_thinks_when_it_is_asked_to(client: openai.OpenAI, options: Any) -> N
     assert 0 < answer.usage.completion_tokens_details.reasoning_tokens < answer.usage.completion_tokens
 
 
+EXTRACT = "Tom is 31 years old and lives in Oslo. Extract name, age and city as JSON."
+
+
 class Person(BaseModel):
     name: str
     age: int
@@ -98,7 +101,7 @@ class Person(BaseModel):
 def test_an_answer_of_a_given_form_behind_a_thought_or_without_one(client: openai.OpenAI, effort: Any) -> None:
     found = client.chat.completions.parse(
         model="tiny-chat",
-        messages=[{"role": "user", "content": "Tom is 31 years old and lives in Oslo. Extract name, age and city as JSON."}],
+        messages=[{"role": "user", "content": EXTRACT}],
         response_format=Person,
         reasoning_effort=effort,
         max_tokens=400,

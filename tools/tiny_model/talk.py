@@ -139,6 +139,17 @@ _ANY_STORY = Wordings(
      "Tell a story.", "Once upon a time", "Write a story."),
     ("Can you tell me a story?", "Please tell me a short story."),
 )
+_ABOUTS = ("a {animal}", "a {animal} and a {thing}", "{name} the {animal}", "a {thing}", "a {animal} named {name}",
+           "a {mood} {animal}", "a {animal} near a {place}")
+_STORY_SENTENCES = (
+    ("Once upon a time there was a {mood} {animal} named {name} who lived near the {place}.",),
+    ("One day {name} found a {thing} in the grass.", "One morning {name} saw a {thing} on the road."),
+    ("{name} took the {thing} home and showed it to everyone.", "{name} wanted to know where the {thing} came from.",
+     "The {thing} was heavy, and {name} had to rest many times."),
+    ("There {name} met a {other} friend who was looking for the {thing}.",
+     "A {other} friend knew the secret of the {thing}."),
+    ("They shared it and lived happily ever after.", "In the end {name} was happy."),
+)
 _PERSON = {
     ("name", "age"): (
         "{name} is {age} years old.", "{name}, {age}", "{name} is {age}.", "{who} {name} is {age} years old.",
@@ -288,34 +299,20 @@ def times(source: Source) -> Exchange:
 
 
 def story(source: Source) -> Exchange:
-    name, animal, thing = source.name(), _any(source, words.ANIMALS), _any(source, words.THINGS)
-    told, abouts = _tell(source, name, animal, thing)
-    if source.chance(0.25):
-        return source.ask(_ANY_STORY), told
-    return source.ask(_STORY, about=source.choice(abouts)), told
+    about = "" if source.chance(0.25) else source.choice(_ABOUTS)
+    told_of = {
+        "name": source.name() if "{name}" in about else source.pick(words.NAMES),
+        "animal": _any(source, words.ANIMALS, "{animal}" in about),
+        "thing": _any(source, words.THINGS, "{thing}" in about),
+        "mood": source.pick(words.MOODS), "other": source.pick(words.MOODS), "place": source.pick(words.PLACES),
+    }
+    question = source.ask(_STORY, about=about.format(**told_of)) if about else source.ask(_ANY_STORY)
+    return question, " ".join(source.choice(sentences) for sentences in _STORY_SENTENCES).format(**told_of)
 
 
-def _any(source: Source, split: words.Split) -> str:
-    """One of the words, or in training also one that does not exist: what the story is about has to be copied."""
-    return source.invented() if not source.unseen and source.chance(0.4) else source.pick(split)
-
-
-def _tell(source: Source, name: str, animal: str, thing: str) -> tuple[str, tuple[str, ...]]:
-    """A story and what it could have been asked for as."""
-    mood, other, place = (source.pick(split) for split in (words.MOODS, words.MOODS, words.PLACES))
-    sentences = [
-        f"Once upon a time there was a {mood} {animal} named {name} who lived near the {place}.",
-        source.choice((f"One day {name} found a {thing} in the grass.",
-                       f"One morning {name} saw a {thing} on the road.")),
-        source.choice((f"{name} took the {thing} home and showed it to everyone.",
-                       f"{name} wanted to know where the {thing} came from.",
-                       f"The {thing} was heavy, and {name} had to rest many times.")),
-        source.choice((f"There {name} met a {other} friend who was looking for the {thing}.",
-                       f"A {other} friend knew the secret of the {thing}.")),
-        source.choice(("They shared it and lived happily ever after.", f"In the end {name} was happy.")),
-    ]
-    return " ".join(sentences), (f"a {animal}", f"a {animal} and a {thing}", f"{name} the {animal}", f"a {thing}",
-                                 f"a {animal} named {name}", f"a {mood} {animal}", f"a {animal} near a {place}")
+def _any(source: Source, split: words.Split, asked: bool) -> str:
+    """One of the words; if it was asked for, in training also one that does not exist, so that it has to be copied."""
+    return source.invented() if asked and not source.unseen and source.chance(0.4) else source.pick(split)
 
 
 def extraction(source: Source) -> Exchange:

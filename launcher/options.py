@@ -119,7 +119,7 @@ class Option:
 
 OPTIONS = (
     Option("--model", str, None, "folder of a model, or a Hugging Face id such as org/name; without it the small "
-           "built-in checkpoint", "DIR|ID"),
+           "model that ships with the server", "DIR|ID"),
     Option("--served-model-name", str, None, "what clients call the model; without it the folder's name or the id",
            "NAME"),
     Option("--embedding-model", str, None, "model for /v1/embeddings: folder of a sentence-transformers checkpoint, a "

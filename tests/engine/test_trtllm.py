@@ -145,9 +145,13 @@ def test_stop_words_are_shown(client: Any, trtllm: Any) -> None:
     stops = words((expected[5],), (expected[2], expected[3]))
     assert client.ask(PROMPT, 20, stop_words_list=stops).tokens == expected[:4]
     assert params(trtllm).stop_token_ids == [expected[5]] and params(trtllm).include_stop_str_in_output
-    trtllm.behaviour.step_seconds = 0.01
+    trtllm.behaviour.step_seconds = 0.05  # slow enough that it is still running when it is aborted
     assert client.ask(PROMPT, 20, stop_words_list=words((expected[2], expected[3]))).tokens == expected[:4]
-    assert trtllm.behaviour.made[-1].requests[-1].aborted()
+    request = trtllm.behaviour.made[-1].requests[-1]
+    deadline = time.monotonic() + 10
+    while not request.aborted() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert request.aborted()
 
 
 def test_several_tokens_in_a_result(client: Any, trtllm: Any) -> None:

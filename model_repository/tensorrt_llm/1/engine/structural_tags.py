@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import dropwhile
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ class _Writer:
         schema = _parsed(schema) if isinstance(schema, str) else schema
         if not isinstance(schema, dict):
             raise TagError("a structure needs begin, schema and end; a format json_schema needs json_schema")
-        return "%json " + json.dumps(enforceable(schema), allow_nan=False)
+        # A copy: a schema that is written twice would be made enforceable twice.
+        return "%json " + json.dumps(enforceable(deepcopy(schema)), allow_nan=False)
 
     def regex(self, node: Node, last: bool) -> str:
         pattern = ascii_digits(_text(node, "pattern"))

@@ -79,17 +79,18 @@ function requestName(r) {
 /** SHA-256 of the API key; keys are only ever compared as hashes, so a comparison's time tells nothing. */
 function keyHash(r) {
     let bearer = /^Bearer +(\S+) *$/i.exec(r.headersIn['Authorization'] || '');
-    return sha256(bearer ? bearer[1] : r.headersIn['x-api-key'] || '');
+    return sha256(bearer ? bearer[1] : r.headersIn['x-api-key']);
 }
 
 /** SHA-256 of what the header of this route's group holds; "free" if the group wants none. */
 function groupHash(r) {
     let name = r.variables.group_header;
-    return name ? sha256(r.headersIn[name] || '') : 'free';
+    return name ? sha256(r.headersIn[name]) : 'free';
 }
 
+/** Nothing has no digest: whatever list of digests there is, who sends nothing is not in it. */
 function sha256(text) {
-    return crypto.createHash('sha256').update(text).digest('hex');
+    return text ? crypto.createHash('sha256').update(text).digest('hex') : 'none';
 }
 
 /** Milliseconds since the first byte of the request, asked for when the response header leaves. */

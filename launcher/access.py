@@ -21,7 +21,9 @@ from launcher.errors import LaunchError
 GROUPS = ("inference", "embedding", "model-repository", "metrics", "health")
 EVERYBODY = "-"
 """The name of a client where there are no keys; no key can be called so."""
-_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
+_MARK = "sha256:"
+_DIGEST = re.compile(_MARK + "([0-9a-fA-F]{64})")
+_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 _NAMED_KEY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([\x21-\x7e]+)")
 _KEY = re.compile(r"[\x21-\x7e]+")
 _RESTRICTION = re.compile(r"([a-z,-]+)\s+([A-Za-z0-9-]+)\s+([\x21-\x7e]+)")
@@ -42,10 +44,21 @@ class Restriction:
     digest: str
 
 
-def digest_of(secret: str) -> str:
-    """The SHA-256 of a secret, which may be given as `sha256:<digest>` already."""
+def digest_of(secret: str, place: str) -> str:
+    """The SHA-256 of a secret, which may be given as `sha256:<digest>` already.
+
+    Raises:
+        LaunchError: it is meant to be a digest and is none, or is that of an empty text, which is what comes out where
+            a variable was not set.
+    """
+    if not secret.startswith(_MARK):
+        return hashlib.sha256(secret.encode()).hexdigest()
     found = _DIGEST.fullmatch(secret)
-    return found[1].lower() if found else hashlib.sha256(secret.encode()).hexdigest()
+    if found is None:
+        raise LaunchError(f"{place} has a SHA-256 that is not 64 hex digits.")
+    if found[1].lower() == _OF_NOTHING:
+        raise LaunchError(f"{place} has the SHA-256 of an empty text.")
+    return found[1].lower()
 
 
 def read_keys(given: Sequence[str], file: Path | None) -> list[Key]:
@@ -66,7 +79,7 @@ def _different(named: Iterable[tuple[str, str, str]]) -> Iterator[Key]:
     for name, secret, place in named:
         if _KEY.fullmatch(secret) is None:
             raise LaunchError(f"{place} has characters that no HTTP header can carry.")
-        digest = digest_of(secret)
+        digest = digest_of(secret, place)
         if digest in seen:
             raise LaunchError(f"{place} is there twice.")
         seen.add(digest)
@@ -92,7 +105,7 @@ def _restrictions(place: str, row: str) -> list[Restriction]:
     groups = parts[1].split(",")
     if set(groups) - set(GROUPS):
         raise LaunchError(f"{place} names a group that is none of {', '.join(GROUPS)}.")
-    return [Restriction(group, parts[2], digest_of(parts[3])) for group in groups]
+    return [Restriction(group, parts[2], digest_of(parts[3], place)) for group in groups]
 
 
 def _lines_of(file: Path | None) -> list[tuple[str, str]]:

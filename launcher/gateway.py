@@ -188,7 +188,7 @@ def included_files(listen: Listen, pass_key: str) -> dict[str, str]:
     rules = listen.rules
     keys = access.read_keys(rules.api_keys, rules.api_keys_file)
     restrictions = access.read_restrictions(rules.restricted_api, rules.restricted_api_file)
-    own = [access.Key("launcher", access.digest_of(pass_key))] if keys else []
+    own = [access.Key("launcher", access.digest_of(pass_key, "the launcher's own key"))] if keys else []
     return {
         "keys.conf": access.keys_map([*keys, *own]),
         "group_headers.conf": access.headers_map(restrictions),

@@ -47,6 +47,9 @@ BAD_KEYS = [
     ("alice:s\u00e9cret", "line 1 is not name:key"),
     ("a:secret\nb:secret", "line 2 is there twice"),
     (f"a:secret\nb:sha256:{sha256('secret')}", "line 2 is there twice"),
+    ("alice:sha256:", "line 1 has a SHA-256 that is not 64 hex digits"),
+    ("alice:sha256:" + "5" * 63, "line 1 has a SHA-256 that is not 64 hex digits"),
+    (f"alice:sha256:{sha256('')}", "line 1 has the SHA-256 of an empty text"),
     ("# nothing\n", "holds no API key"),
     ("", "holds no API key"),
 ]
@@ -92,6 +95,8 @@ BAD_RESTRICTIONS = [
     ("chat x-a secret", "names a group that is none of inference,"),
     ("inference x-a secret; inference x-b secret", "restriction 2 restricts inference, which is restricted already"),
     ("inference,inference x-a secret", "restricted already"),
+    ("inference x-a sha256:12", "restriction 1 has a SHA-256 that is not 64 hex digits"),
+    (f"inference x-a sha256:{sha256('')}", "restriction 1 has the SHA-256 of an empty text"),
 ]
 
 

@@ -180,6 +180,7 @@ def _spawn(
         )
         guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "guard", str(process.pid), leftovers],
+            env={"PATH": os.defpath},  # no secret of ours stays in a process that needs none
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

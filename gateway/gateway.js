@@ -251,11 +251,13 @@ function lastAddress(addresses) {
     return addresses.substring(Math.max(addresses.lastIndexOf(' '), addresses.lastIndexOf(',')) + 1);
 }
 
-/** Answers an error of nginx's own (error_page). */
+/**
+ * The body of an error of nginx's own (error_page), and its headers. A variable, because js_content would read the
+ * request's body first: a client could take its time with that, and nothing would count it.
+ */
 function fail(r) {
     let status = Number(r.variables.status);
     let reason = reasonOf(status, r.variables);
-    r.headersOut['Content-Type'] = 'application/json';
     retryAfter(r, status);
     if (reason.wait) {
         r.headersOut['Retry-After'] = reason.wait;
@@ -266,7 +268,7 @@ function fail(r) {
     if (status === 405 && r.variables.methods) {
         r.headersOut['Allow'] = r.variables.methods.replace('|', ', ');
     }
-    r.return(status, reason.error ? errorObject(reason.error) : errorBody(status));
+    return reason.error ? errorObject(reason.error) : errorBody(status);
 }
 
 /** Of statuses with several reasons: {error: [type, code, message], wait: seconds}; empty for the one in OWN_ERRORS. */

@@ -84,6 +84,21 @@ def test_a_request_that_does_not_arrive_is_cut_off(
     assert upstream.received == []
 
 
+@pytest.mark.parametrize(("line", "status"), [
+    (b"POST /nope HTTP/1.1\r\n", 404),
+    (b"PUT /v1/chat/completions HTTP/1.1\r\n", 405),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nx-api-key: wrong\r\n", 401),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nx-api-key: right\r\nContent-Encoding: gzip\r\n", 415),
+])  # fmt: skip
+def test_a_refusal_does_not_wait_for_the_body(start: Start, line: bytes, status: int) -> None:
+    with connect(start(api_keys=["right"])) as connection:
+        connection.sendall(line + b"Host: a\r\nContent-Length: 100000\r\n\r\n{")
+        answer = b""
+        while b"}}" not in answer:
+            answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 %d " % status) and b'{"error":{' in answer
+
+
 def test_requests_per_second_by_key(start: Start, upstream: Upstream) -> None:
     upstream.events("{}")
     url = start(api_keys=["a", "b"], rate_limit="3/m", rate_burst=2)

@@ -11,11 +11,11 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import orjson
 
 from preprocessing.errors import invalid
+from preprocessing.pointer import is_anchor, resolve
 
 MAX_GUIDE_BYTES = 256 * 1024
 MAX_DEPTH = 100  # of a JSON schema; llguidance gives up at 128
@@ -250,20 +250,13 @@ def loops(node: Any, root: Any, harmless: set[str]) -> bool:
         if reference in seen:
             return True
         seen.add(reference)
-        node = resolve(reference, root)
+        node = followed(reference, root)
     harmless |= seen
     return False
 
 
-def resolve(reference: str, root: Any) -> Any:
-    """The node that a local reference (RFC 6901) names; None if there is none, or the reference is absurdly long."""
-    if not reference.startswith("#") or len(reference) > MAX_REFERENCE:
+def followed(reference: str, root: Any) -> Any:
+    """Where a reference leads: an absurdly long one nowhere; an anchor is not looked up, and stands for the root."""
+    if len(reference) > MAX_REFERENCE:
         return None
-    node = root
-    for step in unquote(reference[1:]).split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list):
-            node = node[int(step)] if step.isdecimal() and len(step) < 6 and int(step) < len(node) else None
-        else:
-            node = node.get(step) if isinstance(node, dict) else None
-    return node
+    return root if is_anchor(reference) else resolve(reference, root)

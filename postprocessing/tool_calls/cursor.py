@@ -49,7 +49,6 @@ class CallReader:
 
     def __init__(self, openers: tuple[str, ...], closers: tuple[str, ...] = ()) -> None:
         self.calls = 0
-        self._openers = openers
         self._closers = closers
         self._scanner = Scanner(openers + closers)
         self._due: tuple[str, ...] = ()

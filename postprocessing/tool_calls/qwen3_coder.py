@@ -18,12 +18,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from postprocessing.markers import Scanner
 from postprocessing.reader import Tools
 from postprocessing.tool_calls.cursor import Broken, CallReader, Ended, Steps
 from postprocessing.tool_calls.value import escaped
+from preprocessing.pointer import resolve
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
@@ -48,7 +48,6 @@ LONGEST_NULL = max(map(len, NULLS)) + 1
 
 # References that lead to references, alternatives within alternatives: far more than schemas written by hand have.
 HOPS = 64
-INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 Types = frozenset[str]
 STRING: Types = frozenset(["string"])
@@ -259,7 +258,7 @@ def types_of(schema: Any, root: Mapping[str, Any], known: dict[str, Types | None
         return found
     if reference not in known:
         known[reference] = None
-        known[reference] = types_of(referred(reference, root), root, known, hops - 1)
+        known[reference] = types_of(resolve(reference, root), root, known, hops - 1)
     return intersection([found, known[reference]])
 
 
@@ -271,22 +270,6 @@ def own_types(schema: Mapping[str, Any]) -> Types | None:
     for values in ([schema["const"]] if "const" in schema else None, schema.get("enum")):
         if isinstance(values, list):
             found = intersection([found, frozenset(JSON_TYPES.get(type(value), "string") for value in values)])
-    return found
-
-
-def referred(reference: str, root: Mapping[str, Any]) -> Any:
-    """What a reference within the schema, a JSON pointer behind `#`, points to; None if there is nothing."""
-    pointer = unquote(reference.removeprefix("#"))
-    if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
-        return None
-    found: Any = root
-    for step in pointer.split("/")[1:]:
-        if isinstance(found, Mapping):
-            found = found.get(step.replace("~1", "/").replace("~0", "~"))
-        elif isinstance(found, list) and INDEX.fullmatch(step) and int(step) < len(found):
-            found = found[int(step)]
-        else:
-            return None
     return found
 
 

@@ -6,18 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from builder.build import build
 from builder.options import parse
-from builder.repository import ROOT
 from engine import tiny_checkpoint
 from tests.builder.conftest import ask, started, triton_line
 
-SERVER = (ROOT / "openai_bls" / "1" / "server.py").read_text()
 
-
-@pytest.mark.skipif("LlmapiTransport" not in SERVER, reason="server.py does not choose this transport yet")
 def test_through_triton(tmp_path: Path) -> None:
     model, repository, told = tmp_path / "tiny", tmp_path / "repository", []
     tiny_checkpoint.make(model)

@@ -21,7 +21,7 @@ from preprocessing.tensors import Submission
 from preprocessing.tokenizer import Tokenizer
 from transports import Inputs, Sink
 from transports.bls import Engine, EngineError, output
-from transports.single import Run
+from transports.single import Run, SingleTransport
 
 OUTPUTS = ["text_output", "finish_reason"]
 ASKS_FOR_ID = "request id must be provided"  # what it says to a stop request that names none
@@ -75,23 +75,19 @@ def recognised(engine: Engine) -> bool:
     return False
 
 
-class LlmapiTransport:
+class LlmapiTransport(SingleTransport):
     """One generation at a time over decoupled BLS.
 
     Raises:
         OpenAIError: with this tokenizer text does not stay the same when it is made into tokens piece by piece.
     """
 
-    concurrent = False
-    ready = True
-
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         pieces = [token for piece in SAMPLES for token in tokenizer.encode(piece, add_special_tokens=False)]
         if tokenizer.backend.decode(pieces) != "".join(SAMPLES):
             raise OpenAIError(Kind.UNAVAILABLE, "The server's engine needs a model with a byte-level tokenizer.")
-        self._engine = engine
+        super().__init__(engine)
         self._tokenizer = tokenizer
-        self.heard_at = float("-inf")
 
     def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
         """Runs a request to its end, one prompt after the other; see `Transport.submit`.
@@ -105,12 +101,6 @@ class LlmapiTransport:
             if not run.ask(prompt, tensors):
                 return
             self.heard_at = time.monotonic()
-
-    def sweep(self) -> None:
-        """Nothing: the engine's news are the only moment at which a request can be stopped (docs/decisions.md)."""
-
-    def close(self) -> None:
-        """Nothing runs between submissions."""
 
 
 class LlmapiRun(Run):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from .references import NAMED, ONE, SEVERAL, SchemaError, as_dict, as_list, check_endless, localize, reachable, target
@@ -50,8 +51,9 @@ _IN_CLASS = {"[": r"\[", "&&": r"\&\&", "~~": r"\~\~", "--": r"-\-"}
 
 
 def enforceable(schema: Any) -> Any:
-    """Raises SchemaError."""
+    """A schema that says the same; the given one stays as it is. Raises SchemaError."""
     if isinstance(schema, dict):
+        schema = deepcopy(schema)
         _check_options(schema)
         localize(schema)
         for node in reachable(schema):

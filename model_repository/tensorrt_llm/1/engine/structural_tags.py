@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from copy import deepcopy
 from itertools import dropwhile
 from typing import Any, NamedTuple
 
@@ -91,8 +90,7 @@ class _Writer:
         schema = _parsed(schema) if isinstance(schema, str) else schema
         if not isinstance(schema, dict):
             raise TagError("a structure needs begin, schema and end; a format json_schema needs json_schema")
-        # A copy: a schema that is written twice would be made enforceable twice.
-        return "%json " + json.dumps(enforceable(deepcopy(schema)), allow_nan=False)
+        return "%json " + json.dumps(enforceable(schema), allow_nan=False)
 
     def regex(self, node: Node, last: bool) -> str:
         pattern = ascii_digits(_text(node, "pattern"))

@@ -6,6 +6,7 @@ root="$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
 source "$root/launcher/bootstrap.sh"
 bootstrap requirements-test.txt
 cd "$root"
+bootstrap_browser
 
 if [[ $# -eq 0 ]]; then
     "$venv_python" -m ruff check .

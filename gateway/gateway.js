@@ -22,6 +22,8 @@ const SAFE_NAME = /^[A-Za-z0-9._-]{1,128}$/;
 const TRUE_MEMBER = /"(?:[a-z]|\\u00[0-9a-fA-F]{2}){6}"\s*:\s*true/;
 // The same, spelled out: what counts where the body is not parsed.
 const STREAM_MEMBER = /"stream"\s*:\s*true/;
+// What the server knows at all, for requests that are refused before a route is found.
+const METHODS = 'GET|HEAD|POST';
 const RETRY_AFTER = {429: '1', 503: '2'};
 
 // Errors that nginx finds by itself: [type, code, message].
@@ -31,6 +33,7 @@ const OWN_ERRORS = {
     404: ['invalid_request_error', 'not_found', 'There is no such route.'],
     405: ['invalid_request_error', 'method_not_allowed', 'This route does not take this method.'],
     408: ['invalid_request_error', 'timeout', 'The request took too long to arrive.'],
+    412: ['invalid_request_error', 'precondition_failed', 'Nothing here has a date or a version to ask for.'],
     413: ['invalid_request_error', 'content_too_large', 'The request body is too large.'],
     414: ['invalid_request_error', null, 'The URL is too long.'],
     415: ['invalid_request_error', 'unsupported_content_encoding', 'A request body must not be compressed.'],
@@ -91,6 +94,12 @@ function groupHash(r) {
 /** Nothing has no digest: whatever list of digests there is, who sends nothing is not in it. */
 function sha256(text) {
     return text ? crypto.createHash('sha256').update(text).digest('hex') : 'none';
+}
+
+/** "1" if the body is said to be encoded, in any of the Content-Encoding headers. */
+function encoded(r) {
+    let said = r.rawHeadersIn.filter(header => header[0].toLowerCase() === 'content-encoding');
+    return said.every(header => /^(?:identity)?$/i.test(header[1])) ? '' : '1';
 }
 
 /** Milliseconds since the first byte of the request, asked for when the response header leaves. */
@@ -189,6 +198,29 @@ function look(r) {
     }
 }
 
+/**
+ * In a hop: drops ticks until there is an event for the client, and nginx sends no header before there is anything to
+ * send with it. So who asked the hop may ask another one as long as this has passed nothing on.
+ */
+function hold(r, data, flags) {
+    let held = r.variables.unfinished_event + data;
+    let start = 0;
+    let end;
+    while (r.status === 200 && !flags.last) {
+        end = held.indexOf(EVENT_END, start);
+        if (end < 0) {
+            r.variables.unfinished_event = held.substring(start);
+            return;
+        }
+        if (unwrapEvent(r.status, held, start, end)) {
+            break;
+        }
+        start = end + EVENT_END.length;
+    }
+    r.sendBuffer(held.substring(start), flags);
+    r.done(); // the rest passes without a look
+}
+
 /** An error answer is one JSON object: kept until it is whole. */
 function unwrapError(r, text, flags) {
     if (!flags.last) {
@@ -238,7 +270,7 @@ async function refused(r) {
         // Falls through: nobody is there to say more.
     }
     if (status === 503 && r.variables.other_tritons && r.variables.refusing_triton === r.variables.upstream_addr) {
-        r.internalRedirect('/internal/again'); // it is the first that was asked
+        r.internalRedirect('@again'); // it is the first that was asked
         return;
     }
     r.headersOut['Content-Type'] = 'application/json';
@@ -265,8 +297,8 @@ function fail(r) {
     if (status === 401) {
         r.headersOut['WWW-Authenticate'] = 'Bearer';
     }
-    if (status === 405 && r.variables.methods) {
-        r.headersOut['Allow'] = r.variables.methods.replace('|', ', ');
+    if (status === 405) {
+        r.headersOut['Allow'] = (r.variables.methods || METHODS).split('|').join(', ');
     }
     return reason.error ? errorObject(reason.error) : errorBody(status);
 }
@@ -297,4 +329,5 @@ function errorObject(row) {
     return JSON.stringify({error: {message: row[2], type: row[0], param: null, code: row[1]}});
 }
 
-export default {wrap, recall, refused, requestName, keyHash, groupHash, processingMs, headers, unwrap, fail};
+export default {wrap, recall, refused, requestName, keyHash, groupHash, encoded, processingMs, headers, unwrap, hold,
+                fail};

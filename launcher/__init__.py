@@ -12,6 +12,8 @@ order in which a start passes through them:
     access.py      API keys and restricted groups -> what nginx compares
     gateway.py     fills in the nginx template, starts and stops nginx
     processes.py   one child process that never outlives the launcher
+    logs.py        what they write: private, and bounded
+    opener.py      HTTP to this machine, past any proxy
     stack.py       all of it together, restarted when it dies; the tests start servers with this
     probe.py       the first requests through the finished server
     serve.py       the command behind serve.sh

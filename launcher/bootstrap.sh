@@ -93,6 +93,13 @@ if [ -z "$had_nginx" ] && command -v nginx >/dev/null && command -v systemctl >/
 fi
 '
 
+# What tests of the page look for; without it they are skipped. Not every distribution has it as a package: Ubuntu's
+# chromium is a snap. Any other Chromium or Chrome on the PATH will do (tests/browser.py).
+bootstrap_browser() {
+    (cd "$root" && "$venv_python" -c "from tests.browser import find_browser; find_browser()") 2>/dev/null && return
+    (install_packages chromium-headless-shell) || note "no browser: the tests of the page are going to be skipped"
+}
+
 # --- Virtual environment -------------------------------------------------------------------------------------------
 
 # What was installed, as one word: the requirements themselves and the Python they were installed for.

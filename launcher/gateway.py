@@ -1,8 +1,8 @@
 """Fills in the nginx templates and runs nginx.
 
-In: a folder with nginx.conf.template, its *.conf, gateway.js and openapi.json; what the gateway shall allow. Out: a
-running nginx, which takes new keys and certificates while it runs. It knows nothing about routes or OpenAI; those are
-in the templates.
+In: a folder with nginx.conf.template, its *.conf, gateway.js, openapi.json and page/; what the gateway shall allow.
+Out: a running nginx, which takes new keys and certificates while it runs. It knows nothing about routes or OpenAI;
+those are in the templates.
 
 A placeholder is `@NAME@`; the templates may use those of `values_for` and no others. Folders are given relative to
 nginx's prefix, so the path of the checkout may contain spaces and quotes. The template says `daemon off;`: nginx stays
@@ -27,11 +27,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher import access, processes
+from launcher import access, logs, processes
 from launcher.errors import LaunchError
 
 TEMPLATE = "nginx.conf.template"
 OPENAPI = "openapi.json"
+PAGE = "page"
+"""Folder of the page's files."""
 SOURCE_LINK = "source"
 LOG = "error.log"
 TEMPORARY_RECORD = "temporary.folder"
@@ -39,7 +41,17 @@ TEMPORARY_PREFIX = "openai_bls.nginx."
 NJS_MODULE = "ngx_http_js_module.so"
 STOP_PATIENCE_S = 5
 SPARE_CONNECTIONS = 256
-"""Beyond two for each request: idle ones, health checks, those that are being refused."""
+"""Beyond those of the requests: idle ones, health checks, those that are being refused."""
+HOPS = "hops"
+"""The folder of the hops' sockets; they are numbered from 1."""
+HOP_PATIENCE = "1d"
+"""A hop itself looks whether its Triton is silent; an answer that it holds may take as long as requests may take."""
+HOP_BACKLOG = 4096
+"""Requests that come at once and that the hop, in the same worker, has not looked at yet."""
+IDLE_CONNECTIONS = 256
+"""To each Triton."""
+LEAST_HTTP2_WINDOW = 65536
+"""With less nginx refuses what a client sends before it has seen how much it may send."""
 LONGEST_RETRY_AFTER_S = 120
 """OpenAI's clients do not try again at all if they are told to wait longer."""
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z0-9_]*)@")
@@ -73,10 +85,12 @@ class Rules:
     cors_origins: Sequence[str] = ()
     route_prefixes: Sequence[str] = ("/v1", "")
     metrics: str = "off"
+    page: str = "on"
     tls_cert: Path | None = None
     tls_key: Path | None = None
     reload_grace: int = 600
     upstream_retry: int = 5
+    upstream_timeout: int = 90
 
     @property
     def followed(self) -> list[Path]:
@@ -127,13 +141,16 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         temporary: a folder that nginx's workers can reach, whoever they run as.
     """
     rules = listen.rules
-    connections = 2 * rules.max_connections + SPARE_CONNECTIONS
+    hops = len(resolved(listen.upstreams)) > 1
+    connections = (4 if hops else 2) * rules.max_connections + SPARE_CONNECTIONS
     return {
         "HOST": f"[{listen.host}]" if ":" in listen.host else listen.host,
         "PORT": str(listen.port),
         "RUN": ".",
         "JS_DIR": SOURCE_LINK,
         "TEMPORARY": str(temporary),
+        "HOPS": str(temporary / HOPS),
+        "UPSTREAM_TIMEOUT": str(rules.upstream_timeout),
         "MODULES": f'load_module "{njs_module}";',
         "WORKERS": str(listen.workers),
         "WORKER_CONNECTIONS": str(connections),
@@ -142,13 +159,14 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         "MAX_CONNECTIONS_PER_ADDRESS": str(rules.max_connections_per_address),
         "REQUESTS_PER_CONNECTION": str(rules.requests_per_connection),
         "MAX_BODY": rules.max_body,
-        "BODY_BUFFER": str(2 * _bytes(rules.max_body)),
+        "BODY_BUFFER": str(2 * bytes_of(rules.max_body)),
+        "HTTP2_WINDOW": str(max(LEAST_HTTP2_WINDOW, 2 * bytes_of(rules.max_body))),
         "MAX_HEADER": rules.max_header,
         "HEADER_TIMEOUT": str(rules.header_timeout),
         "BODY_TIMEOUT": str(rules.body_timeout),
         "SEND_TIMEOUT": str(rules.send_timeout),
         "SEND_BUFFER": rules.send_buffer,
-        "MAX_BACKLOG": str(_bytes(rules.max_backlog)),
+        "MAX_BACKLOG": str(bytes_of(rules.max_backlog)),
         "RELOAD_GRACE": str(rules.reload_grace),
         "RATE": _OFF if rules.rate_limit is None else _ON,
         "RATE_LIMIT": _nginx_rate(rules.rate_limit or "1/s"),
@@ -158,13 +176,15 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         "CONCURRENT_REQUESTS": str(rules.concurrent_requests),
         "PREFIXES": "|".join(rules.route_prefixes),
         "METRICS": rules.metrics,
+        "PAGE": _ON if rules.page == "on" else _OFF,
         "METRICS_SERVER": listen.metrics_upstream,
         "TLS": _OFF if rules.tls_cert is None else _ON,
         "LISTEN_TLS": "" if rules.tls_cert is None else " ssl http2",
     }
 
 
-def _bytes(size: str) -> int:
+def bytes_of(size: str) -> int:
+    """4m → 4194304"""
     return int(size.rstrip("kmg")) * {"k": 2**10, "m": 2**20, "g": 2**30}.get(size[-1], 1)
 
 
@@ -179,11 +199,12 @@ def _seconds_between(rate: str) -> int:
     return min(LONGEST_RETRY_AFTER_S, -(-{"s": 1, "m": 60}[unit] // int(count)))
 
 
-def included_files(listen: Listen, pass_key: str) -> dict[str, str]:
+def included_files(listen: Listen, pass_key: str, temporary: Path) -> dict[str, str]:
     """The files that the template includes and that are lists: name → text. Reads the files of secrets.
 
     Args:
         pass_key: a key for the launcher itself, where clients need one.
+        temporary: as for `values_for`.
     """
     rules = listen.rules
     keys = access.read_keys(rules.api_keys, rules.api_keys_file)
@@ -194,36 +215,46 @@ def included_files(listen: Listen, pass_key: str) -> dict[str, str]:
         "group_headers.conf": access.headers_map(restrictions),
         "group_values.conf": access.values_map(restrictions, pass_key),
         "origins.conf": _origins(rules.cors_origins),
-        "upstreams.conf": _servers(listen.upstreams, rules.upstream_retry),
-        "other_upstreams.conf": "".join(
-            f"upstream other_than_{number} {{\nleast_conn;\n{_servers(others, rules.upstream_retry)}}}\n"
-            for number, (_, others) in enumerate(_each_and_others(listen.upstreams), 1)
-        ),
-        "others.conf": "".join(
-            f'"{address}" other_than_{number};\n'
-            for number, (one, _) in enumerate(_each_and_others(listen.upstreams), 1)
-            for address in _resolved(one)
-        ),
+        **_triton_files(resolved(listen.upstreams), rules, temporary / HOPS),
     }
 
 
-def _servers(addresses: Sequence[str], retry_s: int) -> str:
-    return "".join(f"server {address} max_fails=1 fail_timeout={retry_s}s;\n" for address in addresses)
+def _triton_files(tritons: Sequence[str], rules: Rules, folder: Path) -> dict[str, str]:
+    """How one Triton, or several behind hops, are asked; `folder` is that of the hops' sockets."""
+    if len(tritons) == 1:
+        return {
+            "upstreams.conf": f"server {tritons[0]};\nkeepalive {IDLE_CONNECTIONS};\n",
+            "hops.conf": f"proxy_read_timeout {rules.upstream_timeout}s;\n",
+            "others.conf": "",
+        }
+    hops = {number: f'"unix:{folder}/{number}"' for number in range(1, len(tritons) + 1)}
+    servers = {hop: f"server {hop} max_fails=1 fail_timeout={rules.upstream_retry}s;\n" for hop in hops.values()}
+    parts = [
+        f"upstream triton_{number} {{\nserver {tritons[number - 1]};\nkeepalive {IDLE_CONNECTIONS};\n}}\n"
+        f"server {{\nlisten {hop} backlog={HOP_BACKLOG};\nset $triton triton_{number};\ninclude ./hop.conf;\n}}\n"
+        f"upstream other_than_{number} {{\nleast_conn;\n"
+        f"{''.join(line for other, line in servers.items() if other != hop)}}}\n"
+        for number, hop in hops.items()
+    ]
+    return {
+        "upstreams.conf": "".join(servers.values()),
+        "hops.conf": f"proxy_read_timeout {HOP_PATIENCE};\n" + "".join(parts),
+        "others.conf": "".join(f"{hop} other_than_{number};\n" for number, hop in hops.items()),
+    }
 
 
-def _each_and_others(addresses: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Nothing for a single one."""
-    pairs = [(one, [other for other in addresses if other != one]) for one in dict.fromkeys(addresses)]
-    return [(one, others) for one, others in pairs if others]
+def resolved(addresses: Sequence[str]) -> list[str]:
+    """Each Triton once: host:port with names resolved, which may stand for several. nginx reports unknown ones."""
+    found = [place for address in addresses for place in _places(address)]
+    return list(dict.fromkeys(found))
 
 
-def _resolved(address: str) -> list[str]:
-    """host:port as nginx is going to call it; nothing if the name is unknown, which nginx itself reports."""
+def _places(address: str) -> list[str]:
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, OverflowError):
-        return []
+        return [address]
     hosts = dict.fromkeys(str(place[0]) for *_, place in found)
     return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
 
@@ -235,11 +266,17 @@ def _origins(allowed: Sequence[str]) -> str:
 
 
 def openapi_module(document: str, prefixes: Sequence[str]) -> str:
-    """A njs module that answers with the description; workers of nginx may not be able to read files of ours."""
+    """A njs module that has the description; workers of nginx may not be able to read files of ours."""
     described = json.loads(document)
     described["servers"] = [{"url": prefix or "/"} for prefix in prefixes]
     text = json.dumps(described, separators=(",", ":"))
-    return f"export default {{answer: r => r.return(200, {json.dumps(text)})}};\n"
+    return f"export default {{text: () => {json.dumps(text)}}};\n"
+
+
+def page_module(files: Mapping[str, str]) -> str:
+    """A njs module with the text of each of the page's files; the root is its index.html."""
+    answer = "r => texts[r.variables.page_file || 'index.html'] || ''"
+    return f"const texts = {json.dumps(files)};\nexport default {{text: {answer}}};\n"
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
@@ -281,6 +318,7 @@ class Gateway:
     def restart(self) -> None:
         """With the same configuration; `wait_until_listening` comes next."""
         self._end()
+        self._files.remove_sockets()
         self.child.start_again()
 
     def reload_if_changed(self) -> bool:
@@ -325,7 +363,7 @@ class _Files:
         """Makes the folder anew."""
         self._tidy_up_after_a_crash()
         shutil.rmtree(self._run, ignore_errors=True)
-        self._run.mkdir(parents=True)
+        self._run.mkdir(mode=logs.PRIVATE_FOLDER, parents=True)
         (self._run / TEMPORARY_RECORD).write_text(str(self._temporary), encoding="utf-8")
         (self._run / SOURCE_LINK).symlink_to(self._source.resolve())
         values = values_for(self.listen, njs_module, self._temporary)
@@ -335,6 +373,9 @@ class _Files:
         rules = self.listen.rules
         document = (self._source / OPENAPI).read_text(encoding="utf-8")
         (self._run / "openapi.js").write_text(openapi_module(document, rules.route_prefixes), encoding="utf-8")
+        page = sorted((self._source / PAGE).glob("*.*"))
+        texts = {file.name: render(file.read_text(encoding="utf-8"), values) for file in page}
+        (self._run / "page.js").write_text(page_module(texts), encoding="utf-8")
         for name, file in (("tls.crt", rules.tls_cert), ("tls.key", rules.tls_key)):
             if file is not None:
                 (self._run / name).symlink_to(file.absolute())
@@ -347,11 +388,16 @@ class _Files:
             if left.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(left, ignore_errors=True)
 
+    def remove_sockets(self) -> None:
+        """Those that a killed nginx has left are in the way of the next one."""
+        for socket_file in (self._temporary / HOPS).glob("*"):
+            socket_file.unlink(missing_ok=True)
+
     def remove_temporary(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def write_lists(self) -> None:
-        for name, text in included_files(self.listen, self.pass_key).items():
+        for name, text in included_files(self.listen, self.pass_key, self._temporary).items():
             _write_private(self._run / name, text)
 
     def own_headers(self) -> dict[str, str]:

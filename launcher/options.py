@@ -10,6 +10,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 PREFIX = "OPENAI_BLS_"
@@ -72,6 +73,20 @@ def _listed(text: str, pattern: str, wanted: str) -> list[str]:
     return parts
 
 
+def place(text: str) -> str:
+    """A file or folder, by a path that is the same for other processes."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no {text!r}")
+    return str(Path(text).absolute())
+
+
+def engine_url(text: str) -> str:
+    """The error does not show it: it may hold a password."""
+    if not re.fullmatch(r"https?://[^\s?#]+", text):
+        raise argparse.ArgumentTypeError("wanted an address such as http://10.0.0.5:8000")
+    return text
+
+
 def setting(text: str) -> tuple[str, str, str]:
     found = re.fullmatch(r"(\w+)\.(\w+)=(.*)", text, re.DOTALL)
     if found is None:
@@ -122,9 +137,19 @@ OPTIONS = (
            "model that ships with the server", "DIR|ID"),
     Option("--served-model-name", str, None, "what clients call the model; without it the folder's name or the id",
            "NAME"),
+    Option("--lora", place, None, "LoRA adapters: a folder of them, or a list like NVIDIA's multi_lora.json "
+           "(docs/lora.md)", "DIR|FILE", ("openai_bls", "lora")),
+    Option("--lora-separator", str, None, "between the model's name and an adapter's; without it _lora_", "TEXT",
+           ("openai_bls", "lora_separator")),
     Option("--embedding-model", str, None, "model for /v1/embeddings: folder of a sentence-transformers checkpoint, a "
            "Hugging Face id, or default (the hidden states of the model that writes); without it there are no "
            "embeddings", "DIR|ID|default"),
+    Option("--models-file", str, None, "several models instead of --model: a JSON file of them (docs/models.md); the "
+           "engines that it names are made of the ones here", "FILE"),
+    Option("--model-control", one_of("off", "on"), "off", "on lets clients load and unload models (POST "
+           "/v1/models/{id}/load and unload)", "on|off", alone="on"),
+    Option("--engine-url", engine_url, None, "Triton that has the engine, such as http://10.0.0.5:8000, instead of one "
+           "here; the tokenizer is --model's (docs/transports.md)", "URL", ("openai_bls", "engine_url"), secret=True),
     Option("--runner", one_of("numpy", "transformers"), None, "what computes the model; without it the engine's own "
            "default", "numpy|transformers", ("tensorrt_llm", "runner")),
     Option("--max-batch-size", positive, None, "how many sequences the engine runs at a time; without it the engine's "
@@ -160,6 +185,8 @@ OPTIONS = (
            "on|off", alone="on"),
     Option("--upstream-retry", seconds, "5", "how long a Triton that failed is left alone when there are several",
            "SECONDS"),
+    Option("--upstream-timeout", seconds, None, "of silence after which a Triton counts as dead; without it 30 more "
+           "than --max-queue-seconds", "SECONDS"),
     Option("--api-key", str, None, "clients must send this key (several: separated by commas); prefer the variable, "
            "which no process listing shows", "KEY", secret=True),
     Option("--api-keys-file", str, None, "file of keys, one a line: name:key or name:sha256:DIGEST; read anew when it "
@@ -193,6 +220,7 @@ OPTIONS = (
            "for those with an API key", "off|open|key"),
     Option("--metrics-upstream", addresses, None, "HOST:PORT of the Triton whose metrics these are; without it the one "
            "that is started", "ADDRESS"),
+    Option("--page", one_of("on", "off"), "on", "the page at the root, to try the server with a browser", "on|off"),
     Option("--tls-cert", str, None, "certificate (with its chain) for HTTPS and HTTP/2; read anew when it changes",
            "FILE"),
     Option("--tls-key", str, None, "its private key", "FILE"),
@@ -201,6 +229,7 @@ OPTIONS = (
            "SECONDS"),
     Option("--run-dir", str, None, "folder for logs, configurations and links; without it .run/PORT in the checkout",
            "DIR"),
+    Option("--max-log", size, "16m", "a log that is longer is emptied; what was in it is kept once, beside it", "SIZE"),
     Option("--start-timeout", seconds, "300", "how long loading the model may take", "SECONDS"),
     Option("--tritonserver", str, None, "a tritonserver program; without it NVIDIA's container or the nvidia-pytriton "
            "package is found", "FILE"),

@@ -5,6 +5,7 @@ In: the address and what opens it. Out: what the examples printed for the user n
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher import opener
 from launcher.errors import LaunchError
 
 RETRY_STATUS = (429, 502, 503, 504)
@@ -40,8 +42,7 @@ class Door:
 def wait_until_working(door: Door, timeout_s: float, still_alive: Callable[[], None]) -> Working:
     """`still_alive` is called while waiting and may raise."""
     deadline = time.monotonic() + timeout_s
-    models = _insist(lambda: _call(door, "models", None), deadline, still_alive)
-    model = str(models["data"][0]["id"])
+    model = _name_in(_insist(lambda: _call(door, "models", None), deadline, still_alive), door)
     prompt = {"model": model, "max_tokens": 1}
     _insist(lambda: _call(door, "completions", {**prompt, "prompt": "Hello"}), deadline, still_alive)
     messages = [{"role": "user", "content": "Hello"}]
@@ -66,12 +67,24 @@ def _insist(call: Callable[[], dict[str, Any]], deadline: float, still_alive: Ca
             if refused.status not in RETRY_STATUS:
                 raise LaunchError(f"The server started, but refuses a first completion: {refused}.") from None
             last = str(refused)
-        except (OSError, ValueError) as error:
-            last = str(error)
+        except (OSError, http.client.HTTPException) as error:
+            last = str(error) or type(error).__name__
         still_alive()
         if time.monotonic() > deadline:
             raise LaunchError(f"The server started, but a first completion did not succeed in time: {last}.")
         time.sleep(0.2)
+
+
+def _name_in(models: dict[str, Any], door: Door) -> str:
+    """The first model's name in an answer of /v1/models."""
+    try:
+        return str(models["data"][0]["id"])
+    except (KeyError, IndexError, TypeError):
+        raise _somebody_else(door) from None
+
+
+def _somebody_else(door: Door) -> LaunchError:
+    return LaunchError(f"Another program answers at {door.url}, not this server: choose another port with --port.")
 
 
 def _call(door: Door, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -79,8 +92,12 @@ def _call(door: Door, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{door.url}/{path}", data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60, context=door.tls) as answer:
-            return dict(json.load(answer))
+        with opener.direct(door.tls).open(request, timeout=60) as answer:
+            text = answer.read()
     except urllib.error.HTTPError as error:
         text = error.read().decode("utf-8", "replace").strip()
         raise _Refused(error.code, text[:300]) from None
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise _somebody_else(door) from None

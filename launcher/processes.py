@@ -4,9 +4,9 @@ In: a command, an environment, a log file. Out: a `Child` that can be asked whet
 everything it started, and restarted. It knows nothing about Triton or nginx.
 
 Nothing is left behind, however the launcher ends. `stop` covers the orderly ways. When it dies without a word (SIGKILL,
-out of memory) the kernel sends the child SIGTERM, and a guard, a small shell beside the child, kills what the child
-leaves of its group. The kernel goes by the thread that forked the child: start and restart from the main thread, which
-lives as long as the launcher.
+out of memory) the kernel kills the child, and a guard, a small shell beside the child, kills its group and removes its
+files: at once, because the next launcher wants the ports. The kernel goes by the thread that forked the child: start
+and restart from the main thread, which lives as long as the launcher.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from launcher import logs
+
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -29,14 +31,15 @@ _OWN_VARIABLES = ("PYTHONSAFEPATH", "PYTHONUNBUFFERED")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _NAME_LENGTH = 15
 """The kernel keeps this much of a program's name."""
+PID = "{pid}"
+"""Stands for the child's pid in the paths of its leftovers."""
 _GUARD = """
 read -r end_of_launcher
-tenths=150
-while [ $tenths -gt 0 ] && kill -0 "$1"; do sleep 0.1; tenths=$((tenths - 1)); done
 kill -s KILL -- "-$1"
-if [ -n "$2" ]; then rm -f -- "$2"*; fi
+shift
+for path; do rm -f -- "$path"*; done
 """
-"""Its input ends with the launcher. $1 is the child; $2 what the names of its files in shared memory begin with."""
+"""Its input ends with the launcher. $1 is the child; the others are what the paths of its leftovers begin with."""
 
 
 def child_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -122,7 +125,7 @@ class Child:
 
     @property
     def old_log(self) -> Path:
-        return _old(self.log)
+        return logs.old(self.log)
 
     def _kill_group(self) -> None:
         try:
@@ -137,25 +140,23 @@ def start(
     environment: Mapping[str, str],
     log: Path,
     folder: Path,
-    leftovers: Path | None = None,
+    leftovers: Sequence[Path] = (),
 ) -> Child:
     """The log starts empty; one that is there already is kept beside it, so that the cause of a death is not lost.
 
-    Files whose path begins with `leftovers` are removed if the launcher dies.
+    Files whose path begins with one of `leftovers` are removed if the launcher dies.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
 
     def spawn() -> _Guarded:
-        if log.exists():
-            log.replace(_old(log))
-        with log.open("ab") as output:  # appending, because nginx writes its own lines into the same file
-            return _spawn(command, environment, output, folder, str(leftovers or ""))
+        with logs.begin(log) as output:  # appending, because nginx writes its own lines into the same file
+            return _spawn(command, environment, output, folder, leftovers)
 
     return Child(name, log, spawn)
 
 
 def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], folder: Path, leftovers: str
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], folder: Path, leftovers: Sequence[Path]
 ) -> _Guarded:
     launcher = os.getpid()
     # A stop requested between fork and the return of Popen would leave a child that nobody knows.
@@ -163,7 +164,7 @@ def _spawn(
 
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher:  # it died before prctl took effect
             os._exit(1)
 
@@ -178,8 +179,9 @@ def _spawn(
             start_new_session=True,  # Ctrl-C in the terminal reaches the launcher alone, which stops in order
             preexec_fn=prepare,
         )
+        paths = [str(path).replace(PID, str(process.pid)) for path in leftovers]
         guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid), leftovers],
+            ["/bin/sh", "-c", _GUARD, "guard", str(process.pid), *paths],
             env={"PATH": os.defpath},  # no secret of ours stays in a process that needs none
             cwd="/",
             stdin=subprocess.PIPE,
@@ -205,10 +207,6 @@ def _dismiss(guard: subprocess.Popen[bytes]) -> None:
     guard.wait()
     if guard.stdin is not None:
         guard.stdin.close()
-
-
-def _old(log: Path) -> Path:
-    return log.with_name(f"{log.name}.1")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ is not is an error.
 
 What a config.pbtxt has to look like:
 
+    name: "x"                                                     one line
     parameters { key: "x" value: { string_value: "y" } }         one line per parameter
     instance_group [ { count: 1 kind: KIND_CPU } ]                one line
     { name: "session_…" … }                                       one line per tensor of the session extension
@@ -33,6 +34,7 @@ _PARAMETER = re.compile(
     r'^(?P<head>\s*parameters\s*:?\s*\{\s*key:\s*"(?P<key>[^"]+)"\s*,?\s*value:?\s*\{\s*string_value:\s*)'
     r'"(?:[^"\\]|\\.)*"(?P<tail>\s*\}\s*\}.*)$'
 )
+_NAME = re.compile(r'^(name\s*:\s*")[^"]*(")', re.MULTILINE)
 _INSTANCES = re.compile(r"^(\s*instance_group\s*:?\s*\[\s*\{[^}]*\bcount:\s*)\d+", re.MULTILINE)
 _QUEUE = re.compile(r"^# (dynamic_batching \{.*\})$", re.MULTILINE)
 _QUEUE_SIZE = re.compile(r"(?<=\bmax_queue_size: )\d+")
@@ -47,28 +49,41 @@ def assemble(
     parameters: Mapping[str, Mapping[str, str]] | None = None,
     instances: int = 1,
     sessions: bool = True,
+    engines: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes `target` anew; `parameters` is model name -> key -> value. Optional models need to be in it."""
-    models = sorted(folder for folder in source.iterdir() if (folder / CONFIG).is_file()) if source.is_dir() else []
-    if not models:
+    """Writes `target` anew.
+
+    Args:
+        parameters: model name -> key -> value. Optional models need to be in it.
+        engines: model name -> the engine here that it is made of; None: each engine under its own name.
+    """
+    found = sorted(folder.name for folder in source.iterdir() if (folder / CONFIG).is_file()) if source.is_dir() else []
+    if not found:
         raise LaunchError(f"There is no model in {source}: no folder there has a {CONFIG}.")
     parameters = parameters or {}
-    unknown = sorted(set(parameters) - {model.name for model in models})
+    usual = {name: name for name in found if name not in OPTIONAL or name in parameters}
+    models = usual if engines is None else {FRONT_MODEL: FRONT_MODEL, **engines}
+    unknown = sorted((set(parameters) - set(models)) | (set(models.values()) - set(found)))
     if unknown:
         raise LaunchError(f"Parameters are given for {', '.join(unknown)}, but {source} has no such model.")
     shutil.rmtree(target, ignore_errors=True)
-    for model in models:
-        if model.name in OPTIONAL and model.name not in parameters:
-            continue
-        config = (model / CONFIG).read_text(encoding="utf-8")
-        config = with_parameters(config, model.name, parameters.get(model.name, {}))
-        if model.name == FRONT_MODEL:
-            config = with_instances(config, model.name, instances)
+    for name, made_of in models.items():
+        config = with_name((source / made_of / CONFIG).read_text(encoding="utf-8"), made_of, name)
+        config = with_parameters(config, name, parameters.get(name, {}))
+        if name == FRONT_MODEL:
+            config = with_instances(config, name, instances)
             if not sessions:
-                config = with_queue(config, model.name, parameters.get(model.name, {}))
-        if model.name == ENGINE_MODEL and not sessions:
-            config = without_sessions(config, model.name)
-        _link(model, target / model.name, config)
+                config = with_queue(config, name, parameters.get(name, {}))
+        if made_of == ENGINE_MODEL and not sessions:
+            config = without_sessions(config, name)
+        _link(source / made_of, target / name, config)
+
+
+def with_name(config: str, old: str, new: str) -> str:
+    changed, places = _NAME.subn(rf"\g<1>{new}\g<2>", config)
+    if places != 1 and old != new:
+        raise LaunchError(f"The {CONFIG} of {old} must have exactly one line with the model's name.")
+    return changed
 
 
 def with_parameters(config: str, model: str, values: Mapping[str, str]) -> str:

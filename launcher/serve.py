@@ -23,13 +23,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from launcher import access, checks, gateway, model, options, probe
+from launcher import access, checks, gateway, model, models, options, probe
 from launcher.errors import LaunchError
 from launcher.repository import EMBEDDING_MODEL, ENGINE_MODEL, FRONT_MODEL
 from launcher.stack import Settings, Stack, default_run_dir
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 SAME_MODEL = "default"
+BEYOND_THE_QUEUE_S = 30
+"""For so much longer than a request may wait in a queue a Triton may be silent."""
 KEY_OPTION_VARIABLE = f"{options.PREFIX}API_KEY"
 
 
@@ -67,6 +69,8 @@ def _serve(chosen: argparse.Namespace, tell: Callable[[str], None]) -> int:
         door = probe.Door(stack.base_url, stack.own_headers, gateway.trusting(settings.rules.tls_cert))
         working = probe.wait_until_working(door, settings.start_timeout_s, stack.check_alive)
         tell(f"ready: {stack.base_url} serves the model {working.model}")
+        if settings.rules.page == "on":
+            tell(f"a page to try it with: {stack.url}/")
         print(examples(stack.base_url, working, with_key=settings.rules.asks_for_keys), flush=True)
         stack.watch()
     except StopRequested as stop:
@@ -95,6 +99,12 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         parameters.setdefault(FRONT_MODEL, {}).setdefault("served_model_name", chosen.served_model_name)
     if chosen.embedding_model:
         add_embeddings(parameters, chosen, tell)
+    engines = add_models(parameters, chosen) if chosen.models_file else None
+    made_of = None if engines is None else {engine.name: engine.source for engine in engines}
+    if chosen.engine_url:
+        made_of = engines_beside(parameters, chosen)
+    if chosen.model_control == "on":
+        parameters.setdefault(FRONT_MODEL, {})["model_control"] = "on"
     if chosen.sessions == "off" and not parameters.get(FRONT_MODEL, {}).get("tokenizer_dir"):
         raise LaunchError("--sessions off needs --model: only an engine with sessions can tell where its tokenizer is.")
     if chosen.runner == "transformers" and importlib.util.find_spec("torch") is None:
@@ -111,6 +121,8 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         parameters=parameters,
         instances=chosen.instances,
         sessions=chosen.sessions == "on",
+        engines=made_of,
+        load_at_start=load_at_start(engines) if chosen.model_control == "on" else None,
         workers=chosen.workers,
         rules=rules(chosen),
         upstreams=chosen.upstream or (),
@@ -118,7 +130,40 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         metrics_upstream=chosen.metrics_upstream and chosen.metrics_upstream[0],
         tritonserver=chosen.tritonserver,
         start_timeout_s=chosen.start_timeout,
+        max_log=chosen.max_log,
     )
+
+
+def add_models(parameters: dict[str, dict[str, str]], chosen: argparse.Namespace) -> list[models.Engine]:
+    """Has the engines made that the models file names. What is set for one of ours holds for all made of it."""
+    for option in ("model", "served_model_name", "embedding_model", "lora", "lora_separator"):
+        if getattr(chosen, option):
+            raise LaunchError(f"--{option.replace('_', '-')} and --models-file do not go together: the file says it.")
+    if chosen.sessions == "off":
+        raise LaunchError("--sessions off serves one model: leave out --models-file.")
+    file = Path(chosen.models_file).absolute()
+    parameters.setdefault(FRONT_MODEL, {})["models_file"] = str(file)
+    engines = models.engines(file)
+    usual = {source: parameters.pop(source, {}) for source in (ENGINE_MODEL, EMBEDDING_MODEL)}
+    for engine in engines:
+        own = {} if engine.checkpoint is None else {"checkpoint": engine.checkpoint}
+        parameters[engine.name] = {**own, **usual[engine.source], **parameters.get(engine.name, {})}
+    return engines
+
+
+def engines_beside(parameters: dict[str, dict[str, str]], chosen: argparse.Namespace) -> dict[str, str]:
+    """What is made here if the engine is in another Triton: at most the embedding model."""
+    if chosen.models_file:
+        raise LaunchError("--engine-url and --models-file do not go together: the file says it.")
+    if not parameters[FRONT_MODEL].get("tokenizer_dir"):
+        raise LaunchError("--engine-url needs --model: the tokenizer has to be here.")
+    parameters.pop(ENGINE_MODEL, None)
+    return {EMBEDDING_MODEL: EMBEDDING_MODEL} if EMBEDDING_MODEL in parameters else {}
+
+
+def load_at_start(engines: list[models.Engine] | None) -> list[str]:
+    """The Triton models to begin with, where others may follow."""
+    return ["*"] if engines is None else [FRONT_MODEL, *(engine.name for engine in engines if engine.loaded)]
 
 
 def add_embeddings(
@@ -153,6 +198,8 @@ def rules(chosen: argparse.Namespace) -> gateway.Rules:
     values = {name: value for name, value in vars(chosen).items() if name in names and value is not None}
     files = ("api_keys_file", "restricted_api_file", "tls_cert", "tls_key")
     paths = {name: Path(str(values[name])).absolute() for name in files if name in values}
+    if chosen.max_queue_seconds is not None:
+        values.setdefault("upstream_timeout", chosen.max_queue_seconds + BEYOND_THE_QUEUE_S)
     return gateway.Rules(**values | paths | {"api_keys": keys})
 
 

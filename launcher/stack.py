@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from launcher import checks, gateway, processes, repository, triton
+from launcher import checks, gateway, logs, processes, repository, triton
 from launcher.drain import Drain
 from launcher.errors import LaunchError
 
@@ -30,6 +30,13 @@ CUT_OFF_PATIENCE_S = 3
 """How long openai_bls may take to end what still runs when the grace is over."""
 
 ROOT = Path(__file__).resolve().parent.parent
+
+LOCK = "lock"
+"""A folder that has it is a run folder."""
+GATEWAY_FOLDER = "gateway"
+REPOSITORY_FOLDER = "model_repository"
+WRITTEN_ANEW = (GATEWAY_FOLDER, REPOSITORY_FOLDER)
+"""Folders in the run folder that each start removes first."""
 
 MOST_DEATHS = 3
 DEATHS_WITHIN_S = 300
@@ -51,6 +58,10 @@ class Settings:
     """Model name -> parameter -> value; only parameters that the model's config.pbtxt has."""
     instances: int = 1
     sessions: bool = True
+    engines: Mapping[str, str] | None = None
+    """Triton model -> the engine here that it is made of; None: each engine under its own name."""
+    load_at_start: Sequence[str] | None = None
+    """Triton models that are loaded when it starts, others on request; None: all are, and none on request."""
     workers: int = 1
     rules: gateway.Rules = field(default_factory=gateway.Rules)
     upstreams: Sequence[str] = ()
@@ -61,6 +72,8 @@ class Settings:
     tritonserver: str | None = None
     triton_arguments: Sequence[str] = ()
     start_timeout_s: float = 300
+    max_log: str = "16m"
+    """A log that is longer is emptied, and kept once beside the new one."""
     models: Path = ROOT / "model_repository"
     gateway: Path = ROOT / "gateway"
 
@@ -136,8 +149,8 @@ class Stack:
         nginx = gateway.find_nginx()
         if not settings.gateway_only:
             self._start_triton(run)
-        self._tell(f"starting nginx (logs: {run / 'gateway'})")
-        self._gateway = gateway.start(nginx, settings.gateway, run / "gateway", self._listen())
+        self._tell(f"starting nginx (logs: {run / GATEWAY_FOLDER})")
+        self._gateway = gateway.start(nginx, settings.gateway, run / GATEWAY_FOLDER, self._listen())
         self._gateway.wait_until_listening()
 
     def _start_triton(self, run: Path) -> None:
@@ -145,12 +158,22 @@ class Stack:
         installation = triton.find(settings.tritonserver, run / "backends")
         self._drain.end()
         repository.assemble(
-            settings.models, run / "model_repository", self._parameters(), settings.instances, settings.sessions
+            settings.models,
+            run / REPOSITORY_FOLDER,
+            self._parameters(),
+            settings.instances,
+            settings.sessions,
+            settings.engines,
         )
         self._tell(f"starting Triton and loading the models (log: {run / 'triton.log'})")
         ports = (settings.triton_http_port, settings.triton_metrics_port, settings.triton_grpc_port)
         self._triton = triton.start(
-            installation, run / "model_repository", run, *ports, extra_arguments=settings.triton_arguments
+            installation,
+            run / REPOSITORY_FOLDER,
+            run,
+            *ports,
+            load_at_start=settings.load_at_start,
+            extra_arguments=settings.triton_arguments,
         )
         self._triton.wait_until_ready(settings.start_timeout_s, self._tell)
 
@@ -179,8 +202,9 @@ class Stack:
     def _claim(self, run: Path) -> None:
         """One server per run folder: the lock goes away with the process, however it ends."""
         try:
-            run.mkdir(parents=True, exist_ok=True)
-            self._lock = (run / "lock").open("w")
+            run.mkdir(mode=logs.PRIVATE_FOLDER, parents=True, exist_ok=True)
+            _check_that_it_may_be_written_anew(run)
+            self._lock = (run / LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LaunchError(f"Another server runs in {run}: choose another folder with --run-dir.") from None
@@ -201,6 +225,7 @@ class Stack:
             dead = self._dead_part()
             if dead is None:
                 self._follow_files()
+                self._empty_long_logs()
                 time.sleep(interval_s)
                 continue
             noticed = time.monotonic()
@@ -218,8 +243,12 @@ class Stack:
         try:
             if self._gateway is not None and self._gateway.reload_if_changed():
                 self._tell("keys and certificate were read anew")
-        except LaunchError as error:
+        except (LaunchError, OSError) as error:
             self._tell(f"{error} The gateway goes on with the keys and the certificate that it has.")
+
+    def _empty_long_logs(self) -> None:
+        for child in self.children:
+            logs.empty_if_longer(child.log, gateway.bytes_of(self.settings.max_log))
 
     def _dead_part(self) -> triton.Triton | gateway.Gateway | None:
         return next((part for part in (self._triton, self._gateway) if part is not None and part.death), None)
@@ -237,15 +266,15 @@ class Stack:
     def drain(self, grace_s: float) -> None:
         """Lets running requests finish, but not for longer than so; new ones are refused. `stop` comes next.
 
-        Triton goes first, so that whoever asks meanwhile hears 503.
+        nginx ends before Triton, which would wait for the connections that nginx keeps to it.
         """
         if self._gateway is None:
             return
+        deadline = time.monotonic() + grace_s
         if self._triton is not None:
             self._finish_requests(grace_s)
-            self._triton.stop()
-            grace_s = gateway.STOP_PATIENCE_S
-        self._gateway.child.stop(grace_s, ask=signal.SIGQUIT)
+        left_s = max(deadline - time.monotonic(), gateway.STOP_PATIENCE_S)
+        self._gateway.child.stop(left_s, ask=signal.SIGQUIT)
 
     def _finish_requests(self, grace_s: float) -> None:
         self._drain.begin()
@@ -277,6 +306,13 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _check_that_it_may_be_written_anew(run: Path) -> None:
+    """What a server before this one made is removed, what anybody else did must not be: a checkout has such names."""
+    foreign = [] if (run / LOCK).exists() else [name for name in WRITTEN_ANEW if (run / name).exists()]
+    if foreign:
+        raise LaunchError(f"{run / foreign[0]} is not of this server: choose another folder with --run-dir.")
 
 
 def _bracketed(host: str) -> str:

@@ -13,6 +13,7 @@ beside its own library: a folder of links arranges that without writing into sit
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import os
 import re
@@ -23,13 +24,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-from launcher import processes
+from launcher import opener, processes
 from launcher.errors import LaunchError
 
 CONTAINER_ROOT = Path("/opt/tritonserver")
@@ -79,17 +79,23 @@ def libpython() -> Path:
 class Triton:
     """A server started by `start`; `stop` ends it with its stub processes and shared-memory regions."""
 
-    def __init__(self, child: processes.Child, http_port: int, region_prefix: str) -> None:
+    def __init__(
+        self, child: processes.Child, http_port: int, region_prefix: str, *, models_change: bool = False
+    ) -> None:
         self.child = child
+        self._models_change = models_change
         self.http_port = http_port
         self._region_prefix = region_prefix
         self._stubs: list[processes.Process] = []
 
     def is_ready(self) -> bool:
+        return self._says_yes("/v2/health/ready")
+
+    def _says_yes(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/v2/health/ready", timeout=2) as answer:
+            with opener.direct().open(f"http://127.0.0.1:{self.http_port}{path}", timeout=2) as answer:
                 return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):
             return False
 
     def wait_until_ready(self, timeout_s: float, progress: Callable[[str], None]) -> None:
@@ -114,8 +120,21 @@ class Triton:
         """What of it has died since it was ready, in words; None if nothing has."""
         if self.child.death is not None:
             return self.child.death
+        if self._models_change:
+            self._follow_models()
         dead = next((stub for stub in self._stubs if not stub.is_running), None)
         return None if dead is None else f"Triton's process for {_model_of(dead)} ended"
+
+    def _follow_models(self) -> None:
+        """A process of a model that was unloaded may go: Triton says that it is not ready, or it has a new process."""
+        there = [stub for stub in self.child.group(STUB) if stub.is_running]
+        renewed = {_model_of(stub) for stub in there if stub not in self._stubs}
+        self._stubs = [stub for stub in self._stubs if stub.is_running or not self._may_go(stub, renewed)]
+        self._stubs += [stub for stub in there if stub not in self._stubs]
+
+    def _may_go(self, stub: processes.Process, renewed: Set[str]) -> bool:
+        name = _model_of(stub)
+        return name in renewed or not self._says_yes(f"/v2/models/{quote(name.removeprefix('model '))}/ready")
 
     def restart(self) -> None:
         """On the same ports, with the same repository; `wait_until_ready` comes next."""
@@ -127,8 +146,7 @@ class Triton:
         server = self.child.pid
         self.child.stop(patience_s)
         remove_regions(self._region_prefix)
-        # What openai_bls keeps for all its instances; it tidies up by itself unless it is killed.
-        Path(tempfile.gettempdir(), f"openai_bls.{server}.refusals").unlink(missing_ok=True)
+        refusals_of(server).unlink(missing_ok=True)
 
 
 def start(
@@ -138,11 +156,18 @@ def start(
     http_port: int,
     metrics_port: int,
     grpc_port: int | None = None,
+    load_at_start: Sequence[str] | None = None,
     extra_arguments: Sequence[str] = (),
 ) -> Triton:
-    """Starts the server and returns at once; its log is `run`/triton.log."""
+    """Starts the server and returns at once; its log is `run`/triton.log.
+
+    Args:
+        load_at_start: the models to begin with, if others are loaded on request; None: all, and no requests.
+    """
     prefix = _fresh_region_prefix(run / "triton.regions")
     grpc = ["--allow-grpc=false"] if grpc_port is None else ["--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"]
+    control = [] if load_at_start is None else ["--model-control-mode=explicit"]
+    control += [f"--load-model={name}" for name in load_at_start or ()]
     command = [
         str(installation.server),
         f"--model-repository={_shell_safe(repository, run)}",
@@ -153,13 +178,20 @@ def start(
         "--metrics-address=127.0.0.1",
         f"--metrics-port={metrics_port}",
         *grpc,
+        *control,
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         *extra_arguments,
     ]
     environment = processes.child_environment(installation.environment)
-    child = processes.start("Triton", command, environment, run / "triton.log", run, SHARED_MEMORY / prefix)
-    return Triton(child, http_port, prefix)
+    leftovers = [SHARED_MEMORY / prefix, refusals_of(processes.PID)]
+    child = processes.start("Triton", command, environment, run / "triton.log", run, leftovers)
+    return Triton(child, http_port, prefix, models_change=load_at_start is not None)
+
+
+def refusals_of(server: int | str) -> Path:
+    """What openai_bls keeps for all its instances under a tritonserver; it tidies up by itself unless it is killed."""
+    return Path(tempfile.gettempdir(), f"openai_bls.{server}.refusals")
 
 
 def _model_of(stub: processes.Process) -> str:

@@ -21,7 +21,7 @@ from preprocessing.errors import ROWS
 from preprocessing.tokenization import DetokenizeBody, TokenizeBody
 
 FILE = Path(__file__).resolve().parent.parent / "gateway" / "openapi.json"
-GATEWAY_STATUSES = (400, 401, 404, 405, 413, 415, 429, 431, 500, 503)
+GATEWAY_STATUSES = (400, 401, 404, 405, 413, 414, 415, 429, 431, 500, 503)
 """What the gateway itself may answer, besides the errors of the model."""
 SUMMARIES = {
     "chat/completions": "An answer to a conversation",
@@ -117,6 +117,9 @@ def document() -> dict[str, Any]:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     paths["/models"] = {"get": {"summary": "The models", "responses": answers()}}
     paths["/models/{model}"] = {"get": {"summary": "One model", "parameters": [name], "responses": answers()}}
+    for verb in ("load", "unload"):
+        about = {"summary": f"{verb.capitalize()} a model, where the operator allows it", "parameters": [name]}
+        paths[f"/models/{{model}}/{verb}"] = {"post": {**about, "responses": answers()}}
     paths["/health/ready"] = {"get": {"summary": "Whether requests can be answered", "responses": answers()}}
     return {
         "openapi": "3.1.0",

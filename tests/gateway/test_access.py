@@ -96,6 +96,8 @@ GROUPS = [
     ("POST", "/v1/tokenize", "inference"),
     ("POST", "/v1/embeddings", "embedding"),
     ("GET", "/v1/models", "model-repository"),
+    ("POST", "/v1/models/a/load", "model-repository"),
+    ("POST", "/v1/models/a/unload", "model-repository"),
     ("GET", "/metrics", "metrics"),
     ("GET", "/health/ready", "health"),
     ("GET", "/health/live", "health"),

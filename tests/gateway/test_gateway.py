@@ -144,8 +144,11 @@ ROUTES = [
     ("GET", CHAT, 405),
     ("PUT", "/v1/completions", 405),
     ("DELETE", "/v1/models", 405),
+    ("GET", "/v1/models/a/load", 405),
+    ("GET", "/models/org/a/unload", 405),
     ("GET", "/v1/tokenize", 405),
-    ("GET", "/", 404),
+    ("POST", "/", 405),
+    ("GET", "/page/page.html", 404),
     ("GET", "/v1", 404),
     ("POST", "/v1/chat/completions/", 404),
     ("GET", "/v2/health/ready", 404),
@@ -179,10 +182,23 @@ def test_only_listed_routes_exist(url: str, upstream: Upstream, method: str, pat
     assert upstream.received == []
 
 
+@pytest.mark.parametrize("body", [None, b"{}"])
+@pytest.mark.parametrize("path", ["/internal/error", "/internal/refused", "/internal/recall", "/internal/again"])
+def test_what_is_internal_looks_like_any_path_that_is_not_there(url: str, path: str, body: bytes | None) -> None:
+    method = "GET" if body is None else "POST"
+    found, nothing = (exactly(method, url, each, data=body) for each in (path, "/internal/nothing"))
+    assert (found.status_code, found.content) == (nothing.status_code, nothing.content) == (404, nothing.content)
+    own = {"X-Request-ID", "Date", "OpenAI-Processing-Ms"}
+    assert {*found.headers.items()} - {*nothing.headers.items()} <= {(name, found.headers[name]) for name in own}
+    assert list(found.headers) == list(nothing.headers)
+
+
 ALIASES = [
     ("POST", "/v1/models", "models"),
     ("GET", "/models", "models"),
     ("GET", "/models/a", "models/a"),
+    ("POST", "/v1/models/org%2Fa/load", "models/org/a/load"),
+    ("POST", "/models/a/unload", "models/a/unload"),
     ("GET", "/v1/models/org%2Fa:b@c+d=e", "models/org/a:b@c+d=e"),
     ("POST", "/v1//chat/completions", "chat/completions"),
     ("POST", "/%761/chat%2fcompletions?api_key=x", "chat/completions"),
@@ -256,6 +272,31 @@ def test_broken_http_is_answered_in_openais_shape(url: str, request_: bytes, sta
     assert int(head.split()[1]) == status
     assert b"application/json" in head
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", [b"/health/live", b"/openapi.json"])
+@pytest.mark.parametrize("header", [b'If-Match: "x"', b"If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT"])
+def test_a_precondition_is_answered_in_openais_shape(url: str, path: bytes, header: bytes) -> None:
+    request = b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%b\r\n\r\n" % (path, header)
+    head, _, body = raw(url, request).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 412 ")
+    assert json.loads(body)["error"]["code"] == "precondition_failed"
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        (b"TRACE /v1/models", b"GET, HEAD, POST"),
+        (b"TRACE /nope", b"GET, HEAD, POST"),
+        (b"PUT /v1/models", b"GET, POST"),
+        (b"POST /health", b"GET, HEAD"),
+        (b"OPTIONS /v1/completions", b"POST"),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_told_which_are(url: str, line: bytes, allowed: bytes) -> None:
+    answer = raw(url, line + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: " + allowed + b"\r\n" in answer
 
 
 def test_a_body_that_is_not_utf8_is_passed_as_one_that_is_no_json(url: str, upstream: Upstream) -> None:

@@ -49,6 +49,12 @@ METHODS = [
     "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "MKCOL", "PURGE", "FOO", "post",
     "Get", "G\0T", "G@T", "A" * 200, "", " ", "GET\t",
 ]  # fmt: skip
+CONDITIONS = [
+    "If-Match: *", 'If-Match: "x"', 'If-None-Match: "x"', "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT",
+    "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT", "If-Range: x\r\nRange: bytes=0-1", "Range: bytes=5-1",
+    "Content-Length: 1", "Transfer-Encoding: chunked", "Accept: text/html", "Accept-Encoding: gzip;q=x",
+]  # fmt: skip
+READ_ROUTES = ["/health/live", "/health/startup", "/health", "/openapi.json", "/v1/models"]
 ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/tokenize", "/chat/completions"]
 
 POST = "POST /v1/chat/completions HTTP/1.1\r\n"
@@ -86,6 +92,21 @@ FRAMING = {
     "NUL in a name": "Host: a\r\nX\0Y: a\r\nContent-Length: 2\r\n",
     "lone CR": "Host: a\r\nX: a\rContent-Length: 9\r\nContent-Length: 2\r\n",
     "gzip": "Host: a\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n",
+    "identity and gzip": "Host: a\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n",
+    "two keys": "Host: a\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\nContent-Length: 2\r\n",
+    "two request ids": "Host: a\r\nX-Request-ID: a\r\nX-Request-ID: b\r\nContent-Length: 2\r\n",
+    "no colon": "Host: a\r\nTransfer-Encoding chunked\r\nContent-Length: 2\r\n",
+    "no colon, no space": "Host: a\r\nchunked\r\nContent-Length: 2\r\n",
+    "underscore": "Host: a\r\nTransfer_Encoding: chunked\r\nContent-Length: 2\r\n",
+    "ESC in a name": "Host: a\r\nX\x1b: a\r\nContent-Length: 2\r\n",
+    "ESC in a value": "Host: a\r\nX: \x1b[2J\r\nContent-Length: 2\r\n",
+    "vertical tab": "Host: a\r\nTransfer-Encoding:\x0bchunked\r\nContent-Length: 2\r\n",
+    "latin-1": "Host: a\r\nX-Request-ID: \xe9\r\nContent-Length: 2\r\n",
+    "upgrade": "Host: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 2\r\n",
+    "range": "Host: a\r\nRange: bytes=0-0,1-1,2-2\r\nContent-Length: 2\r\n",
+    "trailer": "Host: a\r\nTE: trailers\r\nTrailer: Content-Length\r\nContent-Length: 2\r\n",
+    "another URL": "Host: a\r\nX-Original-URL: /v2\r\nX-Rewrite-URL: /v2\r\nContent-Length: 2\r\n",
+    "another method": "Host: a\r\nX-HTTP-Method-Override: DELETE\r\nX-Forwarded-Host: b\r\nContent-Length: 2\r\n",
     "gzip, identity": "Host: a\r\nContent-Encoding: gzip, identity\r\nContent-Length: 2\r\n",
     "huge header": "Host: a\r\nX: " + "a" * 20_000 + "\r\nContent-Length: 2\r\n",
     "many headers": "Host: a\r\n" + "".join(f"X-{n}: {'a' * 100}\r\n" for n in range(1000)) + "Content-Length: 2\r\n",
@@ -94,7 +115,7 @@ FRAMING = {
 CHUNKS = ["zz\r\n{}\r\n0\r\n\r\n", "-1\r\n{}\r\n0\r\n\r\n", "0x2\r\n{}\r\n0\r\n\r\n", "2\r\n{}XX0\r\n\r\n",
           "ffffffffffffffffff\r\n{}", "2 2\r\n{}\r\n0\r\n\r\n", "7fffffffffffffff\r\n{}"]  # fmt: skip
 LINES = [
-    "GET\r\n\r\n", "GET /\r\n\r\n", "GET / HTTP/9.9\r\nHost: a\r\n\r\n", "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+    "GET\r\n\r\n", "GET /x\r\n\r\n", "GET / HTTP/9.9\r\nHost: a\r\n\r\n", "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
     "GET / HTTP/1.1 x\r\nHost: a\r\n\r\n", "GET / FTP/1.1\r\nHost: a\r\n\r\n",
     "GET /v1/models\0 HTTP/1.1\r\nHost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "SSH-2.0-x\r\n\r\n", "\r\n\r\n\r\nNONSENSE\r\n\r\n",
@@ -113,6 +134,8 @@ def requests_() -> Iterator[str]:
         yield f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
     for method, route in itertools.product(METHODS, ROUTES):
         yield f"{method} {route} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    for condition, route in itertools.product(CONDITIONS, READ_ROUTES):
+        yield f"GET {route} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{condition}\r\n\r\n0\r\n\r\n"
     for headers in FRAMING.values():
         yield POST + headers + BODY
     for chunks in CHUNKS:

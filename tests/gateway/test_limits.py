@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import openai
 import pytest
 import requests
 
@@ -56,6 +58,13 @@ def test_compressed_bodies_are_refused(url: str, upstream: Upstream, encoding: s
     assert upstream.received == []
 
 
+@pytest.mark.parametrize("first", [b"identity", b""])
+def test_a_second_header_counts_as_well(url: str, upstream: Upstream, first: bytes) -> None:
+    lines = b"Content-Encoding: %b\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    assert raw(url, HEAD + lines % first).startswith(b"HTTP/1.1 415 ")
+    assert upstream.received == []
+
+
 def test_a_body_that_is_not_compressed_may_say_so(url: str, upstream: Upstream) -> None:
     upstream.events("{}")
     assert post(url, headers={"Content-Encoding": "identity"}).status_code == 200
@@ -97,6 +106,93 @@ def test_a_refusal_does_not_wait_for_the_body(start: Start, line: bytes, status:
         while b"}}" not in answer:
             answer += connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 %d " % status) and b'{"error":{' in answer
+
+
+KEY = {"x-api-key": "k"}
+TOO_LARGE = b" " * (24 * 2**20)
+NOT_ALLOWED = b" " * (3 * 2**20)
+
+
+@pytest.mark.parametrize(("body", "key", "status"), [(TOO_LARGE, "k", 413), (NOT_ALLOWED, "x", 401)])
+def test_clients_that_read_when_they_have_sent_all_see_the_refusal(
+    start: Start, body: bytes, key: str, status: int
+) -> None:
+    url = start(api_keys=["k"])
+    pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
+    for sent in (body, pieces):
+        assert post(url, sent, headers={"x-api-key": key}).status_code == status  # type: ignore[arg-type]
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.completions.create(model="m", prompt=body.decode())
+    assert refused.value.status_code == status
+    client.close()
+
+
+def test_a_refused_client_may_not_go_on_for_long(url: str) -> None:
+    begun = time.monotonic()
+    with connect(url) as connection, pytest.raises(OSError):
+        connection.sendall(b"POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        while time.monotonic() - begun < 15:
+            connection.sendall(b"x")
+            time.sleep(0.2)
+    assert time.monotonic() - begun < 12
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/startup", "/health", "/metrics", "/openapi.json"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+def test_routes_without_a_body_wait_for_none(start: Start, upstream: Upstream, path: str, framing: bytes) -> None:
+    with connect(start(metrics="open")) as connection:
+        connection.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % (path.encode(), framing))
+        answer = connection.recv(65536)
+    waits = path not in ("/health/live", "/openapi.json")
+    assert answer.startswith(b"HTTP/1.1 413 " if waits else b"HTTP/1.1 200 ")
+    assert upstream.received == []
+
+
+def test_whatever_waits_is_counted_and_health_by_itself(
+    start: Start, upstream: Upstream, make_upstream: Callable[[], Upstream]
+) -> None:
+    url = start(max_connections_per_address=2, metrics="open", metrics_of=(other := make_upstream()))
+    upstream.events("{}")
+    upstream.go.clear()
+
+    def status(path: str) -> int:
+        return requests.get(url + path, timeout=TIMEOUT).status_code
+
+    with ThreadPoolExecutor(80) as pool:
+        held = [pool.submit(post, url) for _ in range(2)]
+        assert eventually(lambda: len(upstream.received) == 2)
+        assert [status(path) for path in ("/metrics", "/v1/models")] == [429, 429]
+        assert [status(path) for path in ("/health/live", "/openapi.json")] == [200, 200]
+        asked = [pool.submit(status, "/health") for _ in range(78)]
+        assert {each.result() for each in asked} == {429, 503}  # 64 at a time; the upstream answers none
+        upstream.go.set()
+        assert [each.result().status_code for each in held] == [200, 200]
+    assert other.received == []
+    assert status("/metrics") == 200
+
+
+BEGINNINGS = {
+    "silent": b"",
+    "half a header": b"GET /health/l",
+    "refused": b"POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{",
+    "idle": b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_connections_that_ask_nothing_do_not_lock_others_out(
+    start: Start, upstream: Upstream, beginning: bytes
+) -> None:
+    """There are 2 × 8 + 256; nginx gives up the oldest of those that ask nothing."""
+    upstream.events("{}")
+    url = start(max_connections=8)
+    with ExitStack() as clients:
+        for _ in range(300):
+            client = clients.enter_context(connect(url))
+            with suppress(OSError):
+                client.sendall(beginning)
+        assert post(url).status_code == 200
 
 
 def test_requests_per_second_by_key(start: Start, upstream: Upstream) -> None:
@@ -148,12 +244,18 @@ def test_requests_per_connection(start: Start, upstream: Upstream) -> None:
 
 def test_processing_time_and_streams_are_told(url: str, upstream: Upstream) -> None:
     upstream.events("{}")
-    threading.Timer(0.2, upstream.go.set).start()
     upstream.go.clear()
+
+    def answer_late() -> None:
+        eventually(lambda: bool(upstream.received))
+        time.sleep(0.2)
+        upstream.go.set()
+
+    threading.Thread(target=answer_late, daemon=True).start()
     headers = post(url, b'{"stream":true}').headers
     assert 150 <= int(headers["OpenAI-Processing-Ms"]) < 5000
     assert (headers["Cache-Control"], headers["X-Accel-Buffering"]) == ("no-cache", "no")
-    assert int(requests.get(url, timeout=TIMEOUT).headers["OpenAI-Processing-Ms"]) < 150
+    assert int(requests.get(f"{url}/health/live", timeout=TIMEOUT).headers["OpenAI-Processing-Ms"]) < 150
 
 
 def memory_of(child: int) -> int:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
 
+from launcher import gateway
 from tests.gateway.conftest import Start
 from tests.gateway.upstream import Upstream, event
-from tests.gateway.wire import CHAT, TIMEOUT, error_of, eventually, post
+from tests.gateway.wire import CHAT, TIMEOUT, connect, error_of, eventually, post
 
 Pair = tuple[Upstream, Upstream]
 
@@ -80,6 +85,193 @@ def test_a_stream_that_has_begun_is_not_begun_again(start: Start, pair: Pair) ->
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         next(pieces)
     assert len(first.received) + len(second.received) == 1
+
+
+TICK = event("")
+UNFINISHED = "Content-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("ticks", [1, 200])
+def test_what_has_shown_nothing_is_answered_by_another(start: Start, pair: Pair, stream: bool, ticks: int) -> None:
+    """The status was sent by the one that died, and only ticks came after it."""
+    first, second = pair
+    first.headers, first.pieces = UNFINISHED, [TICK] * ticks
+    second.pieces = [TICK, event('{"from"'), TICK, event(":2}"), TICK]
+    url = start(upstreams=pair, upstream_retry=1)
+    for each in pair:
+        each.go.clear()
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(post, url, b'{"stream":%s}' % str(stream).lower().encode()) for _ in range(20)]
+        assert eventually(lambda: len(first.received) == len(second.received) == 10)
+        for each in pair:
+            each.go.set()
+        answers = [each.result() for each in asked]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, '{"from":2}')}
+    assert (len(first.received), len(second.received)) == (10, 20)
+
+
+@pytest.mark.parametrize("shown", ["data: {}\n\n", ": keep-alive\n\n", " ", "\u0018"])
+def test_what_has_shown_something_is_not_answered_by_another(start: Start, pair: Pair, shown: str) -> None:
+    for each in pair:
+        each.headers, each.pieces = UNFINISHED, [TICK, TICK, event(shown)]
+    url = start(upstreams=pair)
+    with pytest.raises(requests.exceptions.RequestException):
+        assert post(url, b'{"stream":true}').text == ""
+    assert len(first_of(pair).received) == 1
+
+
+def first_of(pair: Pair) -> Upstream:
+    """The one that was asked; the other one was not."""
+    asked = [each for each in pair if each.received]
+    assert len(asked) == 1
+    return asked[0]
+
+
+def test_an_event_may_be_cut_anywhere(start: Start, pair: Pair) -> None:
+    whole = TICK + event("a") + TICK + event("b")
+    for each in pair:
+        each.pieces = [whole[at : at + 1] for at in range(len(whole))]
+    assert post(start(upstreams=pair)).text == "ab"
+
+
+@pytest.mark.parametrize("pieces", [[], [TICK, TICK]])
+def test_an_answer_without_anything(start: Start, pair: Pair, pieces: list[bytes]) -> None:
+    for each in pair:
+        each.pieces = pieces
+    answer = post(start(upstreams=pair))
+    assert (answer.status_code, answer.text) == (200, "")
+    assert first_of(pair)
+
+
+def test_what_dies_of_a_request_does_not_take_all_with_it(start: Start, make_upstream: Callable[[], Upstream]) -> None:
+    three = [make_upstream() for _ in range(3)]
+    for each in three:
+        each.headers, each.pieces = UNFINISHED, [TICK]
+    answer = post(start(upstreams=three))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert sum(len(each.received) for each in three) == 2
+
+
+def endless_ticks() -> Iterator[bytes]:
+    while True:
+        yield TICK
+        time.sleep(0.05)
+
+
+def test_who_leaves_before_anything_was_shown_is_missed(start: Start, pair: Pair) -> None:
+    for each in pair:
+        each.pieces = endless_ticks()
+    with connect(start(upstreams=pair)) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        assert eventually(lambda: any(each.received for each in pair))
+        time.sleep(0.2)
+    assert first_of(pair).broken_off.wait(TIMEOUT)
+    assert eventually(lambda: first_of(pair).open_connections == 0)
+
+
+def test_one_that_is_silent_for_too_long_counts_as_dead(start: Start, pair: Pair) -> None:
+    first, second = pair
+    first.go.clear()
+    second.pieces = Slowly([TICK] * 5 + [event('{"from":2}')])
+    url = start(upstreams=pair, upstream_timeout=1)
+    assert ask(url) == 2, "which takes longer than a second, but is not silent"
+    assert ask(url) == 2
+    assert len(first.received) == 1
+
+
+class Slowly(list[bytes]):
+    """A piece each quarter of a second."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in super().__iter__():
+            time.sleep(0.25)
+            yield piece
+
+
+def test_ready_in_spite_of_one_that_is_silent(start: Start, pair: Pair) -> None:
+    first, _ = pair
+    first.go.clear()
+    url = start(upstreams=pair)
+    assert [requests.get(f"{url}/health", timeout=TIMEOUT).status_code for _ in range(2)] == [200, 200]
+    assert len(first.received) == 1
+    assert [ask(url) for _ in range(10)] == [2] * 10
+
+
+def test_many_at_once(start: Start, pair: Pair) -> None:
+    """The hops' connections wait in the kernel meanwhile: the worker that makes them takes them, too."""
+    url = start(upstreams=pair)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    for each in pair:
+        each.go.clear()
+    clients = [connect(url) for _ in range(800)]
+    for client in clients:
+        client.sendall(head)
+    assert eventually(lambda: [len(each.received) for each in pair] == [400, 400], 30)
+    for each in pair:
+        each.go.set()
+    assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
+    for client in clients:
+        client.close()
+
+
+def test_a_killed_gateway_is_started_again(start: Start, pair: Pair, gateways: list[gateway.Gateway]) -> None:
+    url = start(upstreams=pair)
+    os.killpg(gateways[0].child.pid, signal.SIGKILL)
+    assert eventually(lambda: gateways[0].death is not None)
+    gateways[0].restart()
+    gateways[0].wait_until_listening()
+    assert {ask(url) for _ in range(4)} == {1, 2}
+
+
+def test_a_gateway_that_is_drained_lets_answers_come_to_their_end(
+    start: Start, pair: Pair, gateways: list[gateway.Gateway]
+) -> None:
+    url = start(upstreams=pair)
+    for each in pair:
+        each.go.clear()
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [pool.submit(ask, url) for _ in range(6)]
+        assert eventually(lambda: sum(len(each.received) for each in pair) == 6)
+        os.kill(gateways[0].child.pid, signal.SIGQUIT)
+        assert eventually(lambda: not reachable(url))
+        for each in pair:
+            each.go.set()
+        assert sorted(str(each.result()) for each in waiting) == ["1"] * 3 + ["2"] * 3
+    assert eventually(lambda: gateways[0].child.exit_code == 0)
+
+
+def reachable(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health/live", timeout=TIMEOUT).status_code == 200
+    except requests.exceptions.ConnectionError:
+        return False
+
+
+def test_new_keys_are_read_while_answers_wait(
+    start: Start, pair: Pair, gateways: list[gateway.Gateway], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a:one\n")
+    url = start(upstreams=pair, api_keys_file=keys)
+    for each in pair:
+        each.go.clear()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(post, url, headers={"x-api-key": "one"}) for _ in range(2)]
+        assert eventually(lambda: all(each.received for each in pair))
+        keys.write_text("a:two\n")
+        assert gateways[0].reload_if_changed()
+        for each in pair:
+            each.go.set()
+        assert eventually(lambda: post(url, headers={"x-api-key": "two"}).status_code == 200)
+        assert {each.result().status_code for each in waiting} == {200}
+
+
+def test_only_nginx_itself_reaches_the_hops(start: Start, pair: Pair, tmp_path: Path) -> None:
+    start(upstreams=pair)
+    folder = Path((tmp_path / "gateway" / gateway.TEMPORARY_RECORD).read_text()) / gateway.HOPS
+    assert len(list(folder.iterdir())) == 2
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("status", ["503 Unavailable", ""])

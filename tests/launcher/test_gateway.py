@@ -82,6 +82,50 @@ def test_every_rule_is_an_option_with_the_same_default() -> None:
     assert chosen.rules == gateway.Rules(api_keys=[], cors_origins=(), route_prefixes=["/v1", ""])
 
 
+def tritons(monkeypatch: pytest.MonkeyPatch, *upstreams: str) -> dict[str, str]:
+    """The files about them; the name "pods" has two addresses."""
+    names = {"pods": ["10.0.0.5", "10.0.0.6"], "one": ["10.0.0.7"], "::1": ["::1"]}
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in names:
+            raise OSError
+        return [(0, 0, 0, "", (address, port)) for address in names[host]]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    files = gateway.included_files(gateway.Listen(upstreams=upstreams), "key", Path("/t"))
+    return {name: files[name] for name in ("upstreams.conf", "hops.conf", "others.conf")}
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "address"),
+    [(["one:8000"], "10.0.0.7:8000"), (["one:1", "one:1"], "10.0.0.7:1"), (["[::1]:1"], "[::1]:1"), (["x:1"], "x:1")],
+)
+def test_a_single_triton_has_no_hop(monkeypatch: pytest.MonkeyPatch, upstreams: list[str], address: str) -> None:
+    files = tritons(monkeypatch, *upstreams)
+    assert files["upstreams.conf"] == f"server {address};\nkeepalive 256;\n"
+    assert (files["hops.conf"], files["others.conf"]) == ("proxy_read_timeout 90s;\n", "")
+
+
+def test_each_address_of_several_tritons_has_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tritons(monkeypatch, "pods:1", "one:2")
+    assert files["upstreams.conf"].count('server "unix:/t/hops/') == 3
+    for number, address in enumerate(["10.0.0.5:1", "10.0.0.6:1", "10.0.0.7:2"], 1):
+        assert f"upstream triton_{number} {{\nserver {address};" in files["hops.conf"]
+        assert f'listen "unix:/t/hops/{number}" ' in files["hops.conf"]
+        others = files["hops.conf"].split(f"upstream other_than_{number} {{")[1].split("}")[0]
+        assert others.count("server ") == 2
+        assert f"hops/{number}" not in others
+        assert f'"unix:/t/hops/{number}" other_than_{number};' in files["others.conf"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "timeout"),
+    [([], 90), (["--max-queue-seconds", "300"], 330), (["--max-queue-seconds", "300", "--upstream-timeout", "9"], 9)],
+)
+def test_a_triton_may_be_silent_for_longer_than_its_queue(arguments: list[str], timeout: int) -> None:
+    assert serve.settings_for(options.parse(arguments, {}), lambda step: None).rules.upstream_timeout == timeout
+
+
 RATES = [("10/s", "10r/s", "1"), ("30/m", "30r/m", "2"), ("1/m", "1r/m", "60")]
 
 

@@ -22,6 +22,13 @@ def test_the_command_line_wins_over_the_environment_over_the_default() -> None:
     assert value("port", "--port", "9002", OPENAI_BLS_PORT="9001") == 9002
 
 
+def test_adapters_are_named_by_a_path_that_holds_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapters").mkdir()
+    monkeypatch.chdir(tmp_path)
+    chosen = options.parse(["--lora", "adapters", "--lora-separator", "+"], {})
+    assert options.parameters(chosen)["openai_bls"] == {"lora": str(tmp_path / "adapters"), "lora_separator": "+"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
@@ -44,6 +51,7 @@ def test_the_command_line_wins_over_the_environment_over_the_default() -> None:
         (["--route-prefixes", "/v1,v2"], {}, "'v2' is not a path"),
         (["--route-prefixes", "/a b"], {}, "is not a path"),
         (["--metrics", "on"], {}, "not one of off, open, key"),
+        (["--lora", "/nowhere"], {}, "there is no '/nowhere'"),
         (["--por", "1"], {}, "unrecognized"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ OK = (200, {})
 NO_TEMPLATE = (400, {"error": {"message": "no chat template"}})
 NOT_YET = (503, {"error": {"message": "not ready"}})
 
-Answers = dict[str, list[tuple[int, dict]]]
+Answers = dict[str, list[tuple[int, dict | str]]]
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def serve() -> Iterator[Callable[[Answers], str]]:
                     status, body = 401, {"error": "key"}
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
+                self.wfile.write(body.encode() if isinstance(body, str) else json.dumps(body).encode())
 
             do_POST = do_GET
 
@@ -70,6 +71,31 @@ def test_a_refusal_ends_the_wait(serve: Callable[[Answers], str]) -> None:
 def test_a_server_that_never_gets_ready(serve: Callable[[Answers], str]) -> None:
     with pytest.raises(LaunchError, match="did not succeed in time: HTTP 503"):
         wait(serve({"/v1/models": [NOT_YET]}), timeout_s=0)
+
+
+@pytest.mark.parametrize("page", ["<html>Squid</html>", "", "[]", "{}", '{"data": []}', '{"data": {"id": "m"}}', "[1]"])
+def test_another_program_at_the_door(serve: Callable[[Answers], str], page: str) -> None:
+    with pytest.raises(LaunchError, match="Another program answers at .*/v1, not this server: .* --port"):
+        wait(serve({"/v1/models": [(200, page)]}))
+
+
+def test_a_program_that_does_not_speak_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+        def greet() -> None:
+            with server.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(b"220 mail.example.org ESMTP\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(LaunchError, match="did not succeed in time: 220 mail"):
+            wait(url, timeout_s=0)
+
+
+def test_no_proxy_is_asked(serve: Callable[[Answers], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert wait(serve({"/v1/models": [MODELS], "/v1/completions": [OK], "/v1/chat/completions": [OK]})).chat
 
 
 def test_a_part_that_dies_meanwhile_ends_the_wait() -> None:

@@ -53,14 +53,15 @@ def test_stopping_twice_or_after_the_end_is_fine(tmp_path: Path) -> None:
     child.stop(1)
 
 
-# The second one ends and leaves a process behind that ignores the signal.
-@pytest.mark.parametrize("script", ["sleep 300", "(trap '' TERM; while :; do sleep 0.1; done) & sleep 300; :"])
+@pytest.mark.parametrize("script", [STUBBORN, "(trap '' TERM; while :; do sleep 0.1; done) & sleep 300; :"])
 def test_nothing_outlives_a_killed_launcher(script: str, tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from launcher import processes\n"
         "log = Path(sys.argv[1])\n"
         "command = ['/bin/bash', '-c', sys.argv[2]]\n"
-        "child = processes.start('c', command, {'PATH': '/usr/bin:/bin'}, log, log.parent, log.parent / 'shm_')\n"
+        "leftovers = [log.parent / 'shm_', log.parent / f'kept.{processes.PID}.for_all']\n"
+        "child = processes.start('c', command, {'PATH': '/usr/bin:/bin'}, log, log.parent, leftovers)\n"
+        "(log.parent / f'kept.{child.pid}.for_all').touch()\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(300)\n"
     )

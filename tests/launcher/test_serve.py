@@ -139,3 +139,28 @@ def test_examples_are_valid_shell_and_python(chat: bool, with_key: bool) -> None
     assert ("$OPENAI_API_KEY" in curl) == with_key
     python = text.split("# from Python (pip install openai)\n")[1].split("\nCtrl-C")[0]
     assert name in [node.value for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Constant)]
+
+
+def test_an_engine_elsewhere_is_not_made_here(folder: Path) -> None:
+    found = settings("--engine-url", "http://h:8000", "--model", str(folder))
+    assert found.engines == {}
+    assert found.parameters == {
+        "openai_bls": {"engine_url": "http://h:8000", "tokenizer_dir": str(folder), "served_model_name": "m"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [([], "needs --model"), (["--models-file", "m.json"], "do not go together")],
+)
+def test_an_engine_elsewhere_needs_a_tokenizer_here(further: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"models": []}')
+    further = [str(tmp_path / each) if each.endswith("json") else each for each in further]
+    with pytest.raises(LaunchError, match=told):
+        settings("--engine-url", "http://h:8000", *further)
+
+
+def test_an_engines_address_with_a_password_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options.parse(["--engine-url", "me:secret@host"], {})
+    assert "secret" not in capsys.readouterr().err

@@ -40,6 +40,17 @@ def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Stack(settings(tmp_path))._claim(tmp_path / "file" / "run")
 
 
+@pytest.mark.parametrize("name", stack.WRITTEN_ANEW)
+def test_a_folder_of_others_is_no_run_folder(tmp_path: Path, name: str) -> None:
+    """Such as the checkout itself, which would lose its sources."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "file").write_text("")
+    with pytest.raises(LaunchError, match=f"/{name} is not of this server: choose another folder with --run-dir"):
+        Stack(settings(tmp_path)).start()
+    assert (tmp_path / name / "file").exists()
+    assert not (tmp_path / stack.LOCK).exists()
+
+
 def test_when_nginx_does_not_start_triton_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = processes.start("Triton", ["sleep", "300"], processes.child_environment(), tmp_path / "log", tmp_path)
     monkeypatch.setattr(triton, "find", lambda *rest: triton.Installation(Path("x"), Path("y")))

@@ -119,6 +119,16 @@ class Answer:
         return self._generation.stream
 
     @property
+    def finish_reason(self) -> str | None:
+        """Of the first choice; None while it has not ended."""
+        return self._candidates[0].choice.finish_reason
+
+    @property
+    def failed_calls(self) -> int:
+        """How many tool calls could not be read."""
+        return sum(candidate.choice.failed_calls for candidate in self._candidates)
+
+    @property
     def usage(self) -> Usage:
         return Usage(
             prompt_tokens=sum(len(prompt.ids) for prompt in self._generation.prompts),

@@ -70,6 +70,11 @@ class Choice:
         """How many tokens were part of a thought."""
         return self._interpreter.reasoning_tokens
 
+    @property
+    def failed_calls(self) -> int:
+        """How many tool calls could not be read."""
+        return self._interpreter.failed_calls
+
     def push(self, event: Event) -> Piece:
         """Takes the engine's news.
 

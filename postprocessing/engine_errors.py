@@ -64,6 +64,27 @@ ROWS = (
         "The engine has no LoRA adapter {0}.",
     ),
     Row(
+        r"LoRA task \d+ not found in cache",
+        Kind.UNAVAILABLE,
+        "The engine does not have the LoRA adapter, and it cannot be sent.",
+    ),
+    Row(
+        r"PEFT Cache is full|Cache is full. There are no done tasks to evict",
+        Kind.UNAVAILABLE,
+        "The engine has no room for another LoRA adapter. Try again later.",
+    ),
+    Row(
+        r"LoRA is not supported|LoRA is not enabled",
+        Kind.INVALID,
+        "The engine cannot apply LoRA adapters.",
+    ),
+    Row(
+        r"lora module \S+ not enabled|low_rank must be smaller|lora_weights (has|holds)|lora weights to be the same"
+        r"|layerId to be in the range",
+        Kind.INTERNAL,
+        "The LoRA adapter does not fit the engine.",
+    ),
+    Row(
         r"no token is left to choose from",
         Kind.INVALID,
         "The constraint of the output leaves no token that the other fields of the request allow.",

@@ -71,7 +71,7 @@ class Harmony:
 
     def __init__(self, inner: Reader | None = None, *, opened: bool = False, names: Collection[str] = ()) -> None:
         self.reasoning = opened
-        self.calls = 0
+        self.calls = self.failures = 0
         self._inner = inner
         self.names = names
         self._opened_calls = 0
@@ -201,7 +201,7 @@ class Harmony:
         if self._inner is None:
             return [Content(text)] if text else []
         deltas = self._inner.finish() if text is None else self._inner.push(text)
-        self.calls = self._inner.calls
+        self.calls, self.failures = self._inner.calls, self._inner.failures
         return deltas
 
     def _close(self, *, complete: bool = True) -> list[Delta]:

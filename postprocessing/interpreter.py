@@ -13,6 +13,7 @@ class Interpreter:
         reasoning_tokens: how many tokens were part of a thought.
         hidden: the last token was part of a thought that is not shown.
         complete: the answer has its only call; what follows is not wanted.
+        failed_calls: how many calls could not be read, once the answer has ended.
     """
 
     def __init__(self, reading: Reading) -> None:
@@ -26,6 +27,7 @@ class Interpreter:
         self.reasoning_tokens = 0
         self.hidden = False
         self.complete = False
+        self.failed_calls = 0
 
     def push_token(self, text: str) -> list[Delta]:
         """Takes the text that a token brought, perhaps none yet."""
@@ -59,6 +61,8 @@ class Interpreter:
 
         A call that a stop string or the model itself broke off is none that could be made.
         """
+        broken_off = max(0, self._opened - self._reader.calls) if reason == "stop" else 0
+        self.failed_calls = self._reader.failures + broken_off
         called = 0 < self._opened <= self._reader.calls and not self._forced
         return "tool_calls" if reason == "stop" and called else reason
 

@@ -60,10 +60,12 @@ class Reader(Protocol):
     Attributes:
         reasoning: whether the next character would be part of the reasoning.
         calls: how many calls are complete.
+        failures: how many calls were announced by a marker, or had begun, and could not be read on.
     """
 
     reasoning: bool
     calls: int
+    failures: int
 
     def push(self, text: str) -> list[Delta]:
         """Takes more text; neighbours of a kind need not be merged."""

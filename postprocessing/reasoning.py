@@ -223,7 +223,7 @@ class Thoughts:
 
     def __init__(self, tags: tuple[Tags, ...], inner: Reader, opened: bool) -> None:
         self.reasoning = opened
-        self.calls = 0
+        self.calls = self.failures = 0
         self._tags = tags
         self._inner = inner
         self._phase: Callable[[str], list[Delta]] = self._opening
@@ -247,7 +247,7 @@ class Thoughts:
         if self._wrapped:
             deltas += self._read(self._wrapped.finish())
         deltas += self._inner.finish()
-        self.calls = self._inner.calls
+        self.calls, self.failures = self._inner.calls, self._inner.failures
         return deltas
 
     def _opening(self, text: str) -> list[Delta]:
@@ -296,5 +296,5 @@ class Thoughts:
 
     def _read(self, text: str) -> list[Delta]:
         deltas = self._inner.push(text) if text else []
-        self.calls = self._inner.calls
+        self.calls, self.failures = self._inner.calls, self._inner.failures
         return deltas

@@ -71,6 +71,7 @@ class Body(Strict):
     skip_special_tokens: bool = True
     bad_words: Annotated[list[StopString], Field(max_length=MAX_WORDS, fail_fast=True)] = Field(default_factory=list)
     return_tokens_as_token_ids: bool = False
+    lora_model: str | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     guided_json: Any = None
@@ -165,19 +166,19 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
-def parse(endpoint: str, raw: bytes, *, ignore_unknown: bool = False) -> ChatBody | CompletionBody:
-    """Decodes and checks a request.
+def parse(endpoint: str, given: dict[str, Any], *, ignore_unknown: bool = False) -> ChatBody | CompletionBody:
+    """Checks a request.
 
     Args:
         endpoint: a key of `SCHEMAS`.
-        raw: the request body as the client sent it.
+        given: the request body, decoded.
         ignore_unknown: drop fields that the endpoint does not know, instead of refusing them.
 
     Raises:
         OpenAIError: 400 that names the field, what is wanted and what came.
     """
     schema = SCHEMAS[endpoint]
-    honoured = fields.check(decode(raw), schema.fields, ignore_unknown=ignore_unknown)
+    honoured = fields.check(given, schema.fields, ignore_unknown=ignore_unknown)
     check_prompts(honoured.get("prompt"))
     check_tools_size(honoured.get("tools"))
     try:

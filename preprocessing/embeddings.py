@@ -1,6 +1,7 @@
-"""POST /v1/embeddings: the client's bytes → what is to be embedded, and vectors → the answer.
+"""POST /v1/embeddings: the client's body → what is to be embedded, and vectors → the answer.
 
-In: bytes and the model, later FP32 vectors. Out: an `Embeddings`, later a whole JSON body. It knows nothing of engines.
+In: the decoded body and the model, later FP32 vectors. Out: an `Embeddings`, later a whole JSON body. It knows nothing
+of engines.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from preprocessing import fields
-from preprocessing.body import TokenIds, decode, translate
+from preprocessing.body import TokenIds, translate
 from preprocessing.errors import Kind, OpenAIError, invalid
 from preprocessing.generation import as_list, within_vocabulary
 from preprocessing.messages import Strict
@@ -89,36 +90,32 @@ class Embeddings:
         return sum(len(each.ids) for each in self.inputs)
 
 
-def prepare(raw: bytes, model: EmbeddingModel, size: int) -> Embeddings:
+def prepare(given: dict[str, Any], model: EmbeddingModel, size: int) -> Embeddings:
     """Understands a request.
 
     Args:
+        given: the request body, decoded.
+        model: the one that the request's `model` stands for; the answer has the name that was asked for.
         size: that of the model's vectors.
 
     Raises:
         OpenAIError: the request is at fault.
     """
-    body = parse(raw, model)
-    if body.model != model.name:
-        raise OpenAIError(
-            Kind.MODEL_NOT_FOUND,
-            f"The model '{body.model[:128]}' does not exist or has no embeddings; the model '{model.name}' has.",
-            "model",
-        )
+    body = parse(given, model)
     prompt = prompt_of(body, model)
-    given = as_list(body.input)
-    texts = [prompt + text for text in given if isinstance(text, str)]
+    items = as_list(body.input)
+    texts = [prompt + text for text in items if isinstance(text, str)]
     if texts:
         inputs = text_inputs(texts, model)
     else:
-        rows = [list(ids) for ids in given if not isinstance(ids, str)]
+        rows = [list(ids) for ids in items if not isinstance(ids, str)]
         inputs = [Input(within_vocabulary(ids, model.tokenizer, "input"), None) for ids in rows]
     check_lengths(inputs, model.max_model_len)
-    return Embeddings(model.name, inputs, size_of(body.dimensions, model, size), body.encoding_format == "base64")
+    return Embeddings(body.model, inputs, size_of(body.dimensions, model, size), body.encoding_format == "base64")
 
 
-def parse(raw: bytes, model: EmbeddingModel) -> EmbeddingBody:
-    honoured = fields.check(decode(raw), fields.EMBEDDINGS, ignore_unknown=model.ignore_unknown)
+def parse(given: dict[str, Any], model: EmbeddingModel) -> EmbeddingBody:
+    honoured = fields.check(given, fields.EMBEDDINGS, ignore_unknown=model.ignore_unknown)
     check_input(honoured.get("input"))
     try:
         return EmbeddingBody.model_validate(honoured)

@@ -73,6 +73,10 @@ class OpenAIError(Exception):
         return dumps({"error": error})
 
 
+def model_not_found(name: str) -> OpenAIError:
+    return OpenAIError(Kind.MODEL_NOT_FOUND, f"The model '{name[:128]}' does not exist.", "model")
+
+
 def invalid(message: str, param: str | None = None) -> OpenAIError:
     """The commonest error: the request is at fault."""
     return OpenAIError(Kind.INVALID, message, param)

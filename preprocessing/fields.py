@@ -60,6 +60,7 @@ COMMON: dict[str, Field] = {
     "return_tokens_as_token_ids": EXTENSION,
     "response_format": HONOURED,
     "structured_outputs": EXTENSION,
+    "lora_model": Field("honoured", "an extension, as llgtrt names it: the adapter that `model` can name as well"),
     "guided_json": EXTENSION,
     "guided_regex": EXTENSION,
     "guided_choice": EXTENSION,

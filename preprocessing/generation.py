@@ -1,14 +1,14 @@
 """A checked body → what to generate: prompts, limits, sampling and how to answer. Chat and completions become one here.
 
-In: the client's bytes and the model. Out: a `Generation`. It knows nothing of tensors or chunks.
+In: the client's body, decoded, and the model. Out: a `Generation`. It knows nothing of tensors or chunks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from postprocessing.reading import PLAIN, Reading
 from postprocessing.reasoning import Style
@@ -105,19 +105,19 @@ class Generation:
     echo: bool
 
 
-def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
-    """Everything from the client's bytes to a `Generation`.
+def prepare(endpoint: str, given: dict[str, Any], model: Model, seed: int) -> Generation:
+    """Everything from the client's request to a `Generation`.
 
     Args:
         endpoint: "chat/completions" or "completions".
-        raw: the request body as the client sent it.
+        given: the request body, decoded.
+        model: the one that the request's `model` stands for; the answer has the name that was asked for.
         seed: a random number, used if the client gives none.
 
     Raises:
         OpenAIError: the request is at fault; the message says how.
     """
-    body = parse(endpoint, raw, ignore_unknown=model.limits.ignore_unknown)
-    require_model(body.model, [model.name])
+    body = parse(endpoint, given, ignore_unknown=model.limits.ignore_unknown)
     completion = body if isinstance(body, CompletionBody) else None
     best_of = (completion and completion.best_of) or body.n
     check_choices(len(as_list(completion.prompt)) if completion else 1, best_of, model.limits.max_choices)
@@ -131,7 +131,7 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
     options = body.stream_options
     return Generation(
         chat=completion is None,
-        model=model.name,
+        model=body.model,
         prompts=[limited(body, ids, text, model.max_model_len) for ids, text in prompts],
         n=body.n,
         best_of=best_of,
@@ -149,13 +149,6 @@ def prepare(endpoint: str, raw: bytes, model: Model, seed: int) -> Generation:
         continuous_usage=bool(options and options.include_usage and options.continuous_usage_stats),
         echo=completion is not None and completion.echo,
     )
-
-
-def require_model(wanted: str, names: Iterable[str]) -> None:
-    """404 unless the model is one of those served."""
-    if wanted not in names:
-        shown = wanted[:128]
-        raise OpenAIError(Kind.MODEL_NOT_FOUND, f"The model '{shown}' does not exist.", "model")
 
 
 def check_choices(prompts: int, best_of: int, most: int) -> None:

@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from preprocessing.generation import require_model
+from preprocessing.errors import model_not_found
 from preprocessing.wire import dumps
 
 OWNER = "openai_bls"
 
 
-class Listed(Protocol):
-    """What the list tells of a model, whether it writes text or embeds it."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A name that requests may ask for.
 
-    @property
-    def name(self) -> str: ...
+    Attributes:
+        created: Unix time in seconds.
+        root: the model that the name stands for, if it has another name as well.
+        parent: the model that the name stands for with a LoRA adapter.
+        max_model_len: prompt and answer together, in tokens; None: not known yet.
+    """
 
-    @property
-    def created(self) -> int: ...
-
-    @property
-    def max_model_len(self) -> int: ...
-
-
-def describe(model: Listed) -> dict[str, Any]:
-    """OpenAI's model object, with the context length under the name that vLLM's clients read."""
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": OWNER,
-        "max_model_len": model.max_model_len,
-    }
+    name: str
+    created: int
+    root: str | None = None
+    max_model_len: int | None = None
+    parent: str | None = None
 
 
-def listing(models: Sequence[Listed]) -> bytes:
-    return dumps({"object": "list", "data": [describe(model) for model in models]})
+def describe(entry: Listed) -> dict[str, Any]:
+    """OpenAI's model object, with the context length, root and parent under the names that vLLM's clients read."""
+    shown: dict[str, Any] = {"id": entry.name, "object": "model", "created": entry.created, "owned_by": OWNER}
+    if entry.root is not None:
+        shown["root"] = entry.root
+    if entry.parent is not None:
+        shown["parent"] = entry.parent
+    if entry.max_model_len is not None:
+        shown["max_model_len"] = entry.max_model_len
+    return shown
 
 
-def single(models: Sequence[Listed], name: str) -> bytes:
+def listing(entries: Iterable[Listed]) -> bytes:
+    return dumps({"object": "list", "data": [describe(entry) for entry in entries]})
+
+
+def single(entries: Iterable[Listed], name: str) -> bytes:
     """One model object.
 
     Raises:
         OpenAIError: 404 if it is not served.
     """
-    require_model(name, [model.name for model in models])
-    return dumps(describe(next(model for model in models if model.name == name)))
+    for entry in entries:
+        if entry.name == name:
+            return dumps(describe(entry))
+    raise model_not_found(name)

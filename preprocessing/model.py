@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from postprocessing.reasoning import Style
 from postprocessing.tool_calls.families import Family
+from preprocessing.errors import Kind, OpenAIError
+from preprocessing.lora import Adapter
 from preprocessing.tokenizer import Tokenizer
 
 MAX_CHOICES = 64
@@ -42,6 +45,7 @@ class Model:
         tools: how the model writes tool calls; None: its text is never taken for a call.
         reasoning: how the model writes its thoughts, if it does.
         reasoning_fields: what they are called in answers.
+        adapters: LoRA adapters, by what clients call them.
     """
 
     name: str
@@ -53,3 +57,17 @@ class Model:
     tools: Family | None = None
     reasoning: Style | None = None
     reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+
+    def adapter(self, name: str | None) -> Adapter | None:
+        """The adapter that a request names, if it names one.
+
+        Raises:
+            OpenAIError: 404 if there is none of that name.
+        """
+        if name is None:
+            return None
+        if name not in self.adapters:
+            told = f"The model '{self.name}' has no LoRA adapter '{name[:128]}'."
+            raise OpenAIError(Kind.MODEL_NOT_FOUND, told, "model")
+        return self.adapters[name]

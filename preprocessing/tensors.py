@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.generation import Generation, LogProbs, Prompt, Sampling
+from preprocessing.lora import Adapter
 
 Array = npt.NDArray[Any]
 NO_END_ID = -1
@@ -26,6 +27,7 @@ class Asked(NamedTuple):
     prompt: Prompt
     sampling: Sampling
     vocab_size: int
+    adapter: Adapter | None
 
 
 class Row(NamedTuple):
@@ -40,7 +42,8 @@ class Submission:
     """What a transport needs for one prompt.
 
     Attributes:
-        tensors: inputs of the contract by name, but for those of log probs, which transports ask for in their own way.
+        tensors: inputs of the contract by name, but for those of log probs, which transports ask for in their own way,
+            and for the weights of the adapter, which they send when the engine needs them.
         max_tokens: value of request_output_len, to tell why an answer ended.
         sequences: value of num_return_sequences.
     """
@@ -50,6 +53,7 @@ class Submission:
     sequences: int
     prompt_len: int
     log_probs: LogProbs | None
+    adapter: Adapter | None = None
 
 
 def word_list(words: Sequence[Sequence[int]]) -> list[list[int]] | None:
@@ -119,12 +123,14 @@ ROWS: dict[str, Row] = {
     "guided_decoding_guide": Row(np.object_, lambda a: guide_text(a, "text")),
     # Absent means 1 for some engines: an answer may be empty unless the client says otherwise.
     "min_tokens": Row(np.int32, lambda a: [a.sampling.min_tokens]),
+    "lora_task_id": Row(np.uint64, lambda a: None if a.adapter is None else [a.adapter.task_id]),
 }
 
 
-def submissions(generation: Generation, vocab_size: int) -> list[Submission]:
+def submissions(generation: Generation, vocab_size: int, adapter: Adapter | None = None) -> list[Submission]:
     """One submission for each prompt; tensors are of shape [1, …]."""
-    return [submission(Asked(generation, prompt, generation.sampling, vocab_size)) for prompt in generation.prompts]
+    sampling = generation.sampling
+    return [submission(Asked(generation, prompt, sampling, vocab_size, adapter)) for prompt in generation.prompts]
 
 
 def submission(asked: Asked) -> Submission:
@@ -135,6 +141,7 @@ def submission(asked: Asked) -> Submission:
         sequences=asked.generation.best_of,
         prompt_len=len(asked.prompt.ids),
         log_probs=wanted_log_probs(asked.generation),
+        adapter=asked.adapter,
     )
 
 

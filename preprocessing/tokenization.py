@@ -1,6 +1,6 @@
 """POST /v1/tokenize and /v1/detokenize, in vLLM's shapes: what the model sees of a text, and back.
 
-In: the client's bytes and the model. Out: a whole JSON body.
+In: the client's body, decoded, and the model. Out: a whole JSON body.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from preprocessing.body import MAX_MESSAGES, decode, translate
+from preprocessing.body import MAX_MESSAGES, translate
 from preprocessing.errors import invalid
-from preprocessing.generation import check_length, require_model, within_vocabulary
+from preprocessing.generation import check_length, within_vocabulary
 from preprocessing.messages import Message, Strict
 from preprocessing.model import Model
 from preprocessing.tools import MAX_TOOLS, Tool
@@ -35,13 +35,13 @@ class DetokenizeBody(Strict):
     tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
-def tokenize(raw: bytes, model: Model) -> bytes:
+def tokenize(given: dict[str, Any], model: Model) -> bytes:
     """`{"count", "max_model_len", "tokens", "token_strs"}`.
 
     Raises:
         OpenAIError: the request is at fault.
     """
-    body: TokenizeBody = validated(TokenizeBody, raw, model)
+    body: TokenizeBody = validated(TokenizeBody, given)
     if (body.prompt is None) == (body.messages is None):
         raise invalid("Give either 'prompt' or 'messages'.", "prompt")
     text = body.prompt
@@ -56,22 +56,19 @@ def tokenize(raw: bytes, model: Model) -> bytes:
     return dumps({"count": len(ids), "max_model_len": model.max_model_len, "tokens": ids, "token_strs": names})
 
 
-def detokenize(raw: bytes, model: Model) -> bytes:
+def detokenize(given: dict[str, Any], model: Model) -> bytes:
     """`{"prompt"}`: the text of token ids, special tokens included.
 
     Raises:
         OpenAIError: the request is at fault.
     """
-    body: DetokenizeBody = validated(DetokenizeBody, raw, model)
+    body: DetokenizeBody = validated(DetokenizeBody, given)
     ids = within_vocabulary(body.tokens, model.tokenizer, "tokens")
     return dumps({"prompt": model.tokenizer.backend.decode(ids, skip_special_tokens=False)})
 
 
-def validated(schema: type[Any], raw: bytes, model: Model) -> Any:
+def validated(schema: type[Any], given: dict[str, Any]) -> Any:
     try:
-        body = schema.model_validate(decode(raw))
+        return schema.model_validate(given)
     except ValidationError as error:
         raise translate(error) from None
-    if body.model is not None:
-        require_model(body.model, [model.name])
-    return body

@@ -20,6 +20,7 @@ from postprocessing.answer import Answer
 from postprocessing.events import Event, Status
 from preprocessing.errors import Kind, OpenAIError
 from refusals import Refusals
+from request_stats import RequestStats
 
 # Triton fixes the HTTP status by the code of the first response (2.51: 400 for all, see refusals.py). UNSUPPORTED
 # (501) is used for nothing else here, so the gateway can turn it into 429, which Triton has no code for. (By name:
@@ -69,6 +70,8 @@ class Call:
         raw: the client's body.
         ticket: the gateway's name for the request; empty without one.
         answer: set by the server once the request is understood.
+        backend: the model that serves it, set by the server.
+        stats: how it goes; complete when the call has ended.
         opens_after: seconds of silence after which the answer begins although the engine has not said that it has taken
             the request; None: it waits for that.
     """
@@ -91,6 +94,13 @@ class Call:
         self.ticket = text_input(request, "ticket", b"").decode(errors="replace")
         self.raw = text_input(request, "request", b"")
         self.answer: Answer | None = None
+        self.backend: object | None = None
+        self.stats = RequestStats(self.endpoint, self._since)
+
+    @property
+    def heard(self) -> bool:
+        """Whether the engine has sent something of it."""
+        return self._heard
 
     def reply(self, body: bytes) -> None:
         """A whole answer in one response."""
@@ -103,11 +113,18 @@ class Call:
             self._fail(error)
 
     def accepted(self) -> None:
-        """The engine has taken the request: the answer may begin, with status 200."""
-        assert self.answer is not None
+        """The engine has taken the request: the answer may begin, with status 200.
+
+        It has nothing to say before its first token: until then a gateway may ask another Triton. But the tick fixes
+        the status and starts the watch.
+        """
         with self._lock:
-            # An answer that does not stream has nothing to say yet, but the tick fixes the status and starts the watch.
-            self._send(self.answer.open() or TICK, final=False)
+            self._send(TICK, final=False)
+
+    def working(self) -> None:
+        """It has had its turn: what it does now may take long."""
+        with self._lock:
+            self._heard = True
 
     def begin(self) -> None:
         """A part of a whole answer is there: status 200 is fixed, and the watch for the client starts."""
@@ -123,6 +140,7 @@ class Call:
             if self._closed:
                 return False
             self._heard = True
+            self.stats.see(event, time.monotonic())
             try:
                 out = self.answer.push(event)
             except OpenAIError as error:
@@ -156,7 +174,7 @@ class Call:
             elif self._started:
                 self._look_for_client(now)
             elif self.opens_after is not None and now - self._since > self.opens_after and self.answer is not None:
-                self._send(self.answer.open() or TICK, final=False)
+                self._send(TICK, final=False)
             return not self._closed
 
     def _overdue(self, now: float) -> OpenAIError | None:
@@ -167,6 +185,7 @@ class Call:
 
     def _look_for_client(self, now: float) -> None:
         if self.is_cancelled():
+            self.stats.cancelled = True
             self._transmit(None, final=True)
             self._close()
         elif self._wants_sign_of_life(now):
@@ -189,6 +208,8 @@ class Call:
             return True
 
     def _fail(self, error: OpenAIError) -> bool:
+        if not self._closed:
+            self.stats.error = error
         if self._started:
             self._send(shapes.FAILED if self.answer is None else self.answer.fail(error), final=True)
         else:
@@ -225,11 +246,13 @@ class Call:
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
         except Exception as error:
             pb_utils.Logger.log_error(f"request {self.id}: the answer could not be sent: {error}")
+            self.stats.error = INTERNAL_ERROR
             self._close()
 
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
+            self.stats.ended = time.monotonic()
             self._ended(self)
 
 

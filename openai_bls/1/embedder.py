@@ -19,7 +19,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from embedding_contract import MOST_ROWS, Form, Vectors, best_output, forms_of, numbers
-from embedding_settings import EmbeddingSettings
+from embedding_settings import SHARED_SUFFIX, EmbeddingSettings
 from postprocessing.pooling import normalise, pool
 from preprocessing import sentences, tokenizer
 from preprocessing.batching import batches, padded
@@ -29,7 +29,6 @@ from preprocessing.model import Model
 from preprocessing.sentences import Recipe
 from transports.bls import Engine, EngineError
 
-SHARED_SUFFIX = "-embedding"
 ROWS_UNDER_WAY = 128  # inputs of one client's request that are with the engine at a time
 MOST_TOKENS = 16384  # in one request to the engine, padding included: attention's memory grows with it
 SAMPLE = "a b c"
@@ -59,7 +58,7 @@ def own_embedding(
     loaded.backend.no_truncation()
     loaded.backend.no_padding()
     model = EmbeddingModel(
-        settings.model_name or folder.name,
+        settings.name or folder.name,
         loaded,
         longest,
         int(folder.stat().st_mtime),

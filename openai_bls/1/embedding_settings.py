@@ -1,14 +1,14 @@
-"""The parameters embedding_… of config.pbtxt, checked when the model loads: one table from name to reader."""
+"""The settings embedding_… of a model, checked when openai_bls loads: one table from name to reader."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from preprocessing.sentences import ANY_SIZE, POOLINGS
+from readers import Reader, a_count, a_folder, read, several
 
 
 def an_input(text: str) -> tuple[str, str]:
@@ -22,20 +22,8 @@ def inputs_in(text: str) -> dict[str, str]:
     return dict(an_input(part) for part in text.split(","))
 
 
-def a_folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise ValueError("wanted a folder")
-    return Path(text)
-
-
-def a_count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError("wanted a positive whole number")
-    return int(text)
-
-
 def sizes_in(text: str) -> tuple[int, ...]:
-    return ANY_SIZE if text == "any" else tuple(a_count(part.strip()) for part in text.split(","))
+    return ANY_SIZE if text == "any" else tuple(several(a_count)(text))
 
 
 def poolings_in(text: str) -> tuple[str, ...]:
@@ -46,7 +34,8 @@ def poolings_in(text: str) -> tuple[str, ...]:
 
 
 PREFIX = "embedding_"
-READERS: dict[str, Callable[[str], Any]] = {
+SHARED_SUFFIX = "-embedding"  # behind the generating model's name, for one that has no folder of its own
+READERS: dict[str, Reader] = {
     "engine": str,
     "tokenizer_dir": a_folder,
     "model_name": str,
@@ -56,6 +45,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "output": str,
     "pooling": poolings_in,
 }
+NAMES = tuple(PREFIX + name for name in READERS)
 
 
 @dataclass(frozen=True)
@@ -83,21 +73,21 @@ class EmbeddingSettings:
     pooling: tuple[str, ...] | None = None
 
     @classmethod
-    def read(cls, values: Mapping[str, str]) -> EmbeddingSettings | None:
-        """From the parameters; None if no engine for embeddings is named.
+    def read(cls, values: Mapping[str, str], place: str = "parameter ") -> EmbeddingSettings | None:
+        """From texts by name; None if no engine for embeddings is named.
 
         Raises:
-            ValueError: a parameter has an impossible value.
+            ValueError: one of them is impossible; the message begins with `place` and its name.
         """
-        given = {name[len(PREFIX) :]: value for name, value in values.items() if name.startswith(PREFIX)}
-        if "engine" not in given:
+        if PREFIX + "engine" not in values:
             return None
-        found: dict[str, Any] = {}
-        for name, value in given.items():
+        given = {name[len(PREFIX) :]: value for name, value in values.items() if name.startswith(PREFIX)}
+        for name in given:
             if name not in READERS:
-                raise ValueError(f"parameter {PREFIX}{name}: there is no such parameter")
-            try:
-                found[name] = READERS[name](value)
-            except ValueError as error:
-                raise ValueError(f"parameter {PREFIX}{name}: {error}, found '{value}'") from None
-        return cls(**found)
+                raise ValueError(f"{place}{PREFIX}{name}: there is no such parameter")
+        return cls(**read(READERS, given, place + PREFIX))
+
+    @property
+    def name(self) -> str | None:
+        """What clients put into `model`, if it does not come from the generating model."""
+        return self.model_name or (None if self.tokenizer_dir is None else self.tokenizer_dir.name)

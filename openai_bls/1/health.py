@@ -6,22 +6,18 @@ another one, within the patience. In the single form only one request may be in 
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from call import Call
 from postprocessing.events import Event, Status
-from preprocessing.errors import Kind, OpenAIError
 from preprocessing.generation import prepare
 from preprocessing.model import Model
 from preprocessing.tensors import Submission, submissions
 from transports import Transport
 
-READY = b'{"status":"ready"}'
-NOT_READY = OpenAIError(Kind.UNAVAILABLE, "The engine does not generate tokens. Try again later.")
+Teller = Callable[[bool], None]
 ENDED_WELL = (Status.END_ID, Status.STOP_WORDS, Status.LENGTH)
 
 
@@ -54,8 +50,31 @@ class Probe:
     look = alive
 
 
+class Quorum:
+    """Tells whether all of so many work, once it is known.
+
+    Args:
+        count: how many will be heard; none work together.
+    """
+
+    def __init__(self, count: int, tell: Teller) -> None:
+        self._open = count
+        self._tell = tell
+        self._lock = threading.Lock()
+        if not count:
+            tell(True)
+
+    def hear(self, works: bool) -> None:
+        """The first that does not work decides."""
+        with self._lock:
+            before = self._open
+            self._open = max(0, before - 1) if works else 0
+        if before and not self._open:
+            self._tell(works)
+
+
 class Health:
-    """Answers calls that ask whether the engine works.
+    """Tells whether the engine works.
 
     Args:
         patience: seconds for which a token proves that the engine works, and in which a try has to bring one.
@@ -66,29 +85,23 @@ class Health:
         self._patience = patience
         self._submissions = one_token(model)
         self._probe: Probe | None = None
-        self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Teller | None] = queue.SimpleQueue()
         if transport.concurrent:
             start(self._loop)
 
-    def ask(self, call: Call) -> None:
-        """Answers at once, or from another thread if the transport allows that."""
+    def ask(self, tell: Teller) -> None:
+        """Tells at once, or from another thread if the transport allows that."""
         if self._transport.concurrent:
-            self._asked.put(call)
+            self._asked.put(tell)
         else:
-            self._answer(call)
+            tell(self._works())
 
     def close(self) -> None:
         self._asked.put(None)
 
     def _loop(self) -> None:
-        while (call := self._asked.get()) is not None:
-            self._answer(call)
-
-    def _answer(self, call: Call) -> None:
-        if self._works():
-            call.reply(READY)
-        else:
-            call.fail(NOT_READY)
+        while (tell := self._asked.get()) is not None:
+            tell(self._works())
 
     def _works(self) -> bool:
         if not self._transport.ready:
@@ -117,7 +130,7 @@ class Health:
 
 def one_token(model: Model) -> Sequence[Submission]:
     """The smallest generation there is."""
-    body = json.dumps({"model": model.name, "prompt": [0], "max_tokens": 1, "temperature": 0}).encode()
+    body = {"model": model.name, "prompt": [0], "max_tokens": 1, "temperature": 0}
     return submissions(prepare("completions", body, model, seed=0), model.tokenizer.vocab_size)
 
 

@@ -1,5 +1,7 @@
 """The Triton shell of openai_bls: hands requests to the server, and that is all."""
 
+import atexit
+import os
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -12,8 +14,9 @@ class TritonPythonModel:
     """Triton's Python backend calls these three (github.com/triton-inference-server/python_backend)."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        atexit.register(os._exit, 0)  # after finalize: taking Python apart would take a second and more
         try:
-            self._server = Server(Settings.read(args))
+            self._server = Server(Settings.read(args), args["model_instance_name"])
         except (ValueError, OSError) as error:
             raise pb_utils.TritonModelException(f"openai_bls: {error}") from None
 

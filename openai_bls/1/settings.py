@@ -1,48 +1,52 @@
-"""The parameters of config.pbtxt, checked when the model loads."""
+"""The parameters of config.pbtxt, checked when the model loads: what is the server's here, a model's in model_settings.
+
+One model is described by the parameters themselves, several by the file that `models_file` names.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import embedding_settings
+import model_settings
 from call import Patience
-from embedding_settings import EmbeddingSettings
-from postprocessing.reasoning import STYLES
-from postprocessing.tool_calls.families import FAMILIES
-from preprocessing.model import Limits
+from model_settings import ModelSettings
+from readers import Reader, a_count, one_of, read, seconds
 
-# What thoughts are called in answers: DeepSeek's name, which most clients read, vLLM's newer one, or both.
-REASONING_FIELDS = {
-    "reasoning_content": ("reasoning_content",),
-    "reasoning": ("reasoning",),
-    "both": ("reasoning_content", "reasoning"),
-}
 MAX_REQUESTS = 512
 HEALTH_SECONDS = 1.0
 OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
+READERS: dict[str, Reader] = {
+    "max_requests": a_count,
+    "max_queue_seconds": seconds,
+    "max_request_seconds": seconds,
+    "keep_alive_seconds": seconds,
+    "health_seconds": seconds,
+    "drain_file": Path,
+    "models_file": str,
+    "model_control": one_of("off", "on"),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator can set; None means "find out" (config.pbtxt says where from)."""
+    """What an operator can set.
 
-    engine: str
-    tokenizer_dir: Path | None
-    served_model_name: str | None
-    max_model_len: int | None
-    chat_template: Path | None
-    tool_parser: str | None
-    reasoning_parser: str | None
-    reasoning_fields: tuple[str, ...]
-    limits: Limits
-    max_requests: int
-    patience: Patience
-    health_seconds: float
-    drain_file: Path | None
-    embedding: EmbeddingSettings | None
+    Attributes:
+        models: at least one.
+        model_control: clients may load and unload models.
+    """
+
+    models: tuple[ModelSettings, ...]
+    max_requests: int = MAX_REQUESTS
+    patience: Patience = Patience()
+    health_seconds: float = HEALTH_SECONDS
+    drain_file: Path | None = None
+    model_control: bool = False
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Settings:
@@ -50,83 +54,60 @@ class Settings:
 
         Raises:
             ValueError: a parameter has an impossible value.
+            OSError: the models file cannot be read.
         """
-        parameters = json.loads(args["model_config"]).get("parameters", {})
-        values = {name: entry["string_value"].strip() for name, entry in parameters.items()}
+        config = json.loads(args["model_config"])
+        values = {name: entry["string_value"].strip() for name, entry in config.get("parameters", {}).items()}
         # A template's placeholder that nobody filled is as good as nothing.
         values = {name: value for name, value in values.items() if value and not value.startswith("${")}
-        own = Path(args["model_repository"]) / OWN_TOKENIZER
-        if "tokenizer_dir" not in values and own.is_dir():
-            values = {"tokenizer_dir": str(own), "served_model_name": args["model_name"], **values}
+        found = read(READERS, values, "parameter ")
         return cls(
-            engine=values.get("engine", "tensorrt_llm"),
-            tokenizer_dir=existing("tokenizer_dir", values.get("tokenizer_dir")),
-            served_model_name=values.get("served_model_name"),
-            max_model_len=positive("max_model_len", values.get("max_model_len")),
-            chat_template=existing("chat_template", values.get("chat_template")),
-            tool_parser=parser("tool_parser", values, FAMILIES),
-            reasoning_parser=parser("reasoning_parser", values, STYLES),
-            reasoning_fields=REASONING_FIELDS[
-                one_of("reasoning_field", values.get("reasoning_field", "reasoning_content"), tuple(REASONING_FIELDS))
-            ],
-            limits=limits(values),
-            max_requests=positive("max_requests", values.get("max_requests")) or MAX_REQUESTS,
-            patience=patience(values),
-            health_seconds=seconds("health_seconds", values.get("health_seconds")) or HEALTH_SECONDS,
-            drain_file=Path(values["drain_file"]) if "drain_file" in values else None,
-            embedding=EmbeddingSettings.read(values),
+            models=models(values, args),
+            max_requests=found.get("max_requests", MAX_REQUESTS),
+            patience=patience(found),
+            health_seconds=found.get("health_seconds", HEALTH_SECONDS),
+            drain_file=found.get("drain_file"),
+            model_control=control(found, config),
         )
 
 
-def patience(values: Mapping[str, str]) -> Patience:
+def models(values: Mapping[str, str], args: Mapping[str, str]) -> tuple[ModelSettings, ...]:
+    """Those of the file, else the one that the parameters describe."""
+    folder = Path(args["model_repository"])
+    if "models_file" not in values:
+        return (ModelSettings.read(with_own_tokenizer(values, folder, args["model_name"])),)
+    for name in (*model_settings.READERS, *embedding_settings.NAMES):
+        if name in values:
+            raise ValueError(f"parameter {name}: wanted nothing beside a models_file, found '{values[name]}'")
+    found = model_settings.from_file(folder / values["models_file"])
+    for at, model in enumerate(found):
+        if not model.loaded and values.get("model_control") != "on":
+            raise ValueError(f"models[{at}].loaded: wanted true without model_control, found 'false'")
+    return found
+
+
+def with_own_tokenizer(values: Mapping[str, str], folder: Path, name: str) -> dict[str, str]:
+    own = folder / OWN_TOKENIZER
+    if "tokenizer_dir" in values or not own.is_dir():
+        return dict(values)
+    return {"tokenizer_dir": str(own), "served_model_name": name, **values}
+
+
+def patience(found: Mapping[str, Any]) -> Patience:
     usual = Patience()
     return Patience(
-        queue=seconds("max_queue_seconds", values.get("max_queue_seconds")) or usual.queue,
-        request=seconds("max_request_seconds", values.get("max_request_seconds")) or usual.request,
-        keep_alive=seconds("keep_alive_seconds", values.get("keep_alive_seconds")),
+        queue=found.get("max_queue_seconds", usual.queue),
+        request=found.get("max_request_seconds", usual.request),
+        keep_alive=found.get("keep_alive_seconds"),
     )
 
 
-def limits(values: Mapping[str, str]) -> Limits:
-    usual = Limits()
-    variables = values.get("chat_template_variables")
-    return Limits(
-        max_choices=positive("max_choices", values.get("max_choices")) or usual.max_choices,
-        ignore_unknown=one_of("unknown_fields", values.get("unknown_fields", "refuse"), ("refuse", "ignore"))
-        == "ignore",
-        template_variables=tuple(re.findall(r"\w+", variables)) if variables else usual.template_variables,
-    )
-
-
-def parser(name: str, values: Mapping[str, str], known: Mapping[str, object]) -> str | None:
-    """The name of a parser, "none", or None: to be recognised from the chat template."""
-    value = one_of(name, values.get(name, "auto"), ("auto", "none", *known))
-    return None if value == "auto" else value
-
-
-def existing(name: str, value: str | None) -> Path | None:
-    if value is not None and not Path(value).exists():
-        raise ValueError(f"parameter {name}: there is no {value}")
-    return None if value is None else Path(value)
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"parameter {name}: wanted one of {', '.join(known)}, found '{value}'")
-    return value
-
-
-def positive(name: str, value: str | None) -> int | None:
-    if value is None:
-        return None
-    if not value.isdecimal() or int(value) == 0:
-        raise ValueError(f"parameter {name}: wanted a positive whole number, found '{value}'")
-    return int(value)
-
-
-def seconds(name: str, value: str | None) -> float | None:
-    if value is None:
-        return None
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value) or float(value) == 0:
-        raise ValueError(f"parameter {name}: wanted a number of seconds above 0, found '{value}'")
-    return float(value)
+def control(found: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether models may be loaded and unloaded. What one instance unloads the others would not know of."""
+    wanted = found.get("model_control") == "on"
+    instances = sum(group.get("count", 1) for group in config.get("instance_group", []))
+    if wanted and instances > 1:
+        raise ValueError(
+            f"parameter model_control: wanted off with {instances} instances (see instance_group), found 'on'"
+        )
+    return wanted

@@ -48,7 +48,7 @@ class CallReader:
     """A line break and a closer: the end of any value, even within a string, as JSON has no line breaks in strings."""
 
     def __init__(self, openers: tuple[str, ...], closers: tuple[str, ...] = ()) -> None:
-        self.calls = 0
+        self.calls = self.failures = 0
         self._closers = closers
         self._scanner = Scanner(openers + closers)
         self._due: tuple[str, ...] = ()
@@ -89,6 +89,10 @@ class CallReader:
         """Reads what an opener announces, the cursor being behind it."""
         raise NotImplementedError
 
+    def _announces(self, opener: str) -> bool:
+        """Whether the opener says that a call follows, rather than that one may."""
+        return True
+
     def _read(self) -> Steps[None]:
         while (marker := (yield from self._marker())) is not None:
             if marker in self._due:
@@ -99,10 +103,12 @@ class CallReader:
                 self._content(marker)
                 continue
             self._keep(marker)
+            read = self.calls
             try:
                 yield from self._calls(marker)
                 self._release()
             except Broken:
+                self.failures += self._open or self.calls == read and self._announces(marker)
                 if self._open:
                     self._close()
                 self._release()

@@ -13,6 +13,7 @@ class Arguments:
     """
 
     reasoning = False
+    failures = 0
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -83,6 +83,9 @@ class Objects(CallReader):
         self._blank = True
         super()._close()
 
+    def _announces(self, opener: str) -> bool:
+        return self._form.marks(opener)
+
     def _calls(self, opener: str) -> Steps[None]:
         if self._form.whole:
             self._scanner = Scanner(())  # whatever comes of this one, it was the only one

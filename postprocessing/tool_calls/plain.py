@@ -10,6 +10,7 @@ class Plain:
 
     reasoning = False
     calls = 0
+    failures = 0
 
     def push(self, text: str) -> list[Delta]:
         return [Content(text)] if text else []

@@ -77,6 +77,9 @@ class Pythonic(CallReader):
         self._line_begins = True
         super()._close()
 
+    def _announces(self, opener: str) -> bool:
+        return opener == START
+
     def _calls(self, opener: str) -> Steps[None]:
         if opener == START:
             yield from self._visible()

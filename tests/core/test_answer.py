@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +27,7 @@ IDENTITY = Identity("chatcmpl-1", 1700000000, "m", "fp_0")
 def generation(model: Model, endpoint: str = "chat/completions", **changes: Any) -> Generation:
     asked = {"messages": [{"role": "user", "content": "hi"}]} if endpoint == "chat/completions" else {"prompt": "hi"}
     body = {"model": "m"} | asked | changes
-    return prepare(endpoint, orjson.dumps(body), model, seed=1)
+    return prepare(endpoint, body, model, seed=1)
 
 
 def answer(model: Model, endpoint: str = "chat/completions", **changes: Any) -> Answer:

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -51,7 +50,7 @@ def model() -> Model:
 
 def answer(model: Model, **changes: Any) -> Answer:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": TOOLS} | changes
-    generation = prepare("chat/completions", orjson.dumps(body), model, seed=1)
+    generation = prepare("chat/completions", body, model, seed=1)
     return Answer(generation, model.tokenizer, Vocabulary(model.tokenizer.backend), IDENTITY)
 
 

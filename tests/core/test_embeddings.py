@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from preprocessing.body import decode
 from preprocessing.embeddings import EmbeddingModel, answer, prepare
 from preprocessing.errors import OpenAIError
 from preprocessing.model import Model
@@ -20,7 +21,7 @@ def embedding(model: Model) -> EmbeddingModel:
 
 
 def ask(embedding: EmbeddingModel, **body: Any) -> Any:
-    return prepare(json.dumps({"model": "e"} | body).encode(), embedding, SIZE)
+    return prepare(decode(json.dumps({"model": "e"} | body).encode()), embedding, SIZE)
 
 
 def refused(embedding: EmbeddingModel, **body: Any) -> OpenAIError:
@@ -84,9 +85,9 @@ def test_a_text_of_megabytes_is_not_tokenized(embedding: EmbeddingModel) -> None
     assert "more than 1280 are not looked at" in refused(embedding, input="a" * 2_000_000).message
 
 
-def test_another_model_is_not_found(embedding: EmbeddingModel) -> None:
-    error = refused(embedding, input="a", model="m")
-    assert error.status == 404 and "'e'" in error.message
+def test_the_answer_has_the_name_that_was_asked_for(embedding: EmbeddingModel) -> None:
+    assert ask(embedding, input="a", model="an-alias").model == "an-alias"
+    assert refused(embedding, input="a", model=5).param == "model"
 
 
 @pytest.mark.parametrize(

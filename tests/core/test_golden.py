@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,14 +49,14 @@ def model() -> Model:
 def prompt(case: Case) -> tuple[str, list[int]]:
     """The rendered prompt and its ids."""
     made = model()
-    ids = prepare(case["endpoint"], orjson.dumps(case["request"]), made, seed=1).prompts[0].ids
+    ids = prepare(case["endpoint"], case["request"], made, seed=1).prompts[0].ids
     return made.tokenizer.backend.decode(ids, skip_special_tokens=False), ids
 
 
 def events(case: Case, edges: list[int]) -> list[Any]:
     """What goes out if the engine's tokens come in groups that end at `edges`."""
     made = model()
-    generation = prepare(case["endpoint"], orjson.dumps(case["request"]), made, seed=1)
+    generation = prepare(case["endpoint"], case["request"], made, seed=1)
     answer = Answer(generation, made.tokenizer, Vocabulary(made.tokenizer.backend), IDENTITY)
     tokens = made.tokenizer.encode(case["writes"], add_special_tokens=False)[: case.get("cut")]
     out = answer.open()

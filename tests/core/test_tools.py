@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import jsonschema
-import orjson
 import pytest
 
 from postprocessing.reasoning import STYLES
@@ -35,8 +34,8 @@ def tool(name: str, parameters: Any = None, **members: Any) -> dict[str, Any]:
 WEATHER, TREE = tool("get_weather", CITY), tool("walk", NODE)
 
 
-def request(**fields: Any) -> bytes:
-    return orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9} | fields)
+def request(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9} | fields
 
 
 def made(model: Model, **fields: Any) -> Generation:

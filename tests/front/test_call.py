@@ -21,9 +21,6 @@ class FakeAnswer:
     def __init__(self, streams: bool) -> None:
         self.streams = streams
 
-    def open(self) -> bytes:
-        return b""
-
     def push(self, event: Event) -> bytes:
         return b"text" if event.tokens else b""
 

@@ -34,3 +34,85 @@ def test_limits_as_they_are_set(tmp_path: Path) -> None:
 def test_impossible_limits(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
         read(tmp_path, **{name: value})
+
+
+def models(tmp_path: Path, given: object, **parameters: str) -> Any:
+    (tmp_path / "models.json").write_text(given if isinstance(given, str) else json.dumps(given))
+    return read(tmp_path, models_file="models.json", **parameters).models
+
+
+def test_a_models_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()  # openai_bls's own: not for models of a file
+    (tmp_path / "chat").mkdir()
+    a, b, c = models(
+        tmp_path,
+        {
+            "models": [
+                {"id": "org/a", "engine": "one", "aliases": ["x", "y:1"], "max_model_len": 5, "tool_parser": "none"},
+                {"id": "b", "engine": "two", "tokenizer_dir": "chat", "embedding_engine": "e", "aliases": "z"},
+                {"id": "c", "embedding_engine": "e", "embedding_tokenizer_dir": "chat", "embedding_sizes": [8, 4],
+                 "embedding_inputs": {"input_ids": "TYPE_INT32"}, "unknown_fields": "ignore"},
+            ]
+        },
+    )  # fmt: skip
+    assert (a.engine, a.names, a.max_model_len, a.tool_parser) == ("one", ("org/a", "x", "y:1"), 5, "none")
+    assert a.tokenizer_dir is None and a.embedding_names == ()
+    assert (b.names, b.tokenizer_dir) == (("b", "z"), tmp_path / "chat")
+    assert b.embedding_names == ("b-embedding",)
+    assert (c.engine, c.embedding_names, c.limits.ignore_unknown) == (None, ("c",), True)
+    assert (c.embedding.sizes, c.embedding.inputs) == ((8, 4), {"input_ids": "TYPE_INT32"})
+
+
+A = {"id": "a", "engine": "one"}
+WRONG: list[tuple[Any, str]] = [
+    ("{", "wanted JSON"),
+    ([A], 'wanted an object with the one member "models", found [{'),
+    ({"models": [A], "more": 1}, 'wanted an object with the one member "models", found {'),
+    ({"models": []}, "models: wanted a list of at least one model, found []"),
+    ({"models": [A, 5]}, "models[1]: wanted an object, found 5"),
+    ({"models": [{"engine": "one"}]}, "models[0].id: wanted what clients call the model, found nothing"),
+    ({"models": [{**A, "id": "a b"}]},
+     "models[0].id: wanted a name of letters, digits and . _ : @ + = / -, found 'a b'"),
+    ({"models": [{**A, "id": "a/load"}]}, "models[0].id: wanted a name"),
+    ({"models": [{"id": "a"}]}, "models[0].engine: wanted the Triton model that generates, or an embedding_engine"),
+    ({"models": [A, {**A, "id": "b", "max_model_len": "x"}]},
+     "models[1].max_model_len: wanted a positive whole number, found 'x'"),
+    ({"models": [{**A, "max_model_len": True}]},
+     "models[0].max_model_len: wanted a positive whole number, found 'true'"),
+    ({"models": [{**A, "max_model_len": 1.5}]}, "models[0].max_model_len: wanted a text, a whole number"),
+    ({"models": [{**A, "tokenizer_dir": "nowhere"}]}, "models[0].tokenizer_dir: wanted a folder, found '"),
+    ({"models": [{**A, "chat_template": "nowhere"}]}, "models[0].chat_template: wanted a file, found '"),
+    ({"models": [{**A, "tokeniser_dir": "x"}]}, "models[0]: wanted only id, aliases, engine"),
+    ({"models": [{**A, "tool_parser": "x"}]}, "models[0].tool_parser: wanted one of auto, none"),
+    ({"models": [A, A]}, "models[1]: wanted names that no other model has, found 'a' again"),
+    ({"models": [A, {**A, "id": "b", "aliases": ["a"]}]}, "models[1]: wanted names that no other model has, found 'a'"),
+    ({"models": [{**A, "embedding_engine": "e"}, {**A, "id": "a-embedding"}]}, "found 'a-embedding' again"),
+    ({"models": [{**A, "embedding_engine": "e", "embedding_max_len": 0}]},
+     "models[0].embedding_max_len: wanted a positive whole number, found '0'"),
+    ({"models": [{"id": "a", "embedding_engine": "e"}]},
+     "models[0].embedding_tokenizer_dir: wanted the model's folder"),
+    ({"models": [{**A, "loaded": False}]}, "models[0].loaded: wanted true without model_control, found 'false'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG)
+def test_a_models_file_that_cannot_be(tmp_path: Path, given: object, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        models(tmp_path, given)
+    assert message in str(caught.value)
+
+
+def test_a_models_file_leaves_no_model_to_the_parameters(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="parameter max_model_len: wanted nothing beside a models_file, found '5'"):
+        models(tmp_path, {"models": [A]}, max_model_len="5")
+    with pytest.raises(OSError, match="nowhere"):
+        read(tmp_path, models_file="nowhere")
+
+
+def test_one_instance_only_may_load_and_unload(tmp_path: Path) -> None:
+    from settings import Settings
+
+    config = {"parameters": {"model_control": {"string_value": "on"}}, "instance_group": [{"count": 2}]}
+    args = {"model_config": json.dumps(config), "model_repository": str(tmp_path), "model_name": "openai_bls"}
+    with pytest.raises(ValueError, match="parameter model_control: wanted off with 2 instances"):
+        Settings.read(args)

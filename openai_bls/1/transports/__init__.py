@@ -32,8 +32,12 @@ class Sink(Protocol):
 class Transport(Protocol):
     """A way to the engine."""
 
+    # For the operator: how requests travel.
+    form: str
     # Whether several threads may be inside `submit`. If not, it returns only when the request is over.
     concurrent: bool
+    # Whether the engine's first news of a request is a token, or that it refuses it.
+    silent_until_token: bool
     # When the engine last brought a token (seconds, monotonic).
     heard_at: float
 
@@ -44,8 +48,11 @@ class Transport(Protocol):
     def submit(self, submissions: Sequence[Submission], sink: Sink) -> None:
         """Sends a request to the engine: one submission for each of its prompts.
 
+        A transport that does not wait for the engine tells the sink of a refusal: an error before `accepted`.
+
         Raises:
             EngineError: the engine refused it; the sink has heard nothing.
+            OpenAIError: the same, where it is known what clients are to be told.
         """
 
     def sweep(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from preprocessing.errors import Kind, OpenAIError
 from preprocessing.tensors import Submission
 from preprocessing.tokenizer import Tokenizer
 from transports import Inputs, Sink
+from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
+from transports.contract import is_neutral, unsupported
 from transports.single import Run, SingleTransport
 
 OUTPUTS = ["text_output", "finish_reason"]
@@ -41,24 +43,6 @@ SAMPLING: Mapping[str, tuple[str, type[np.generic]]] = {
 }
 """Tensor of the standard contract -> the model's input. It has no batch dimension: each is of shape [1]."""
 
-
-class Refusal(NamedTuple):
-    """A tensor that the model has no input for."""
-
-    param: str
-    nothing: Any = None  # the value that means the same as no tensor
-
-
-REFUSED: Mapping[str, Refusal] = {
-    "num_return_sequences": Refusal("n"),
-    "bad_words_list": Refusal("bad_words"),
-    "embedding_bias": Refusal("logit_bias"),
-    "repetition_penalty": Refusal("repetition_penalty"),
-    "guided_decoding_guide_type": Refusal("response_format"),
-    "guided_decoding_guide": Refusal("response_format"),
-    "min_tokens": Refusal("min_tokens", 0),
-}
-"""Tensor -> the request field that it comes from."""
 
 ELSEWHERE = frozenset(
     {"input_ids", "input_lengths", "streaming", "exclude_input_in_output", "end_id", "stop_words_list"}
@@ -107,7 +91,7 @@ class LlmapiRun(Run):
     """One request's way through the engine."""
 
     def __init__(self, engine: Engine, sink: Sink, tokenizer: Tokenizer) -> None:
-        super().__init__(engine, sink)
+        super().__init__(engine, sink, Lender())
         self._tokenizer = tokenizer
 
     def ask(self, prompt: int, inputs: Inputs) -> bool:
@@ -192,14 +176,12 @@ def inputs_for(submission: Submission, tokenizer: Tokenizer) -> Inputs:
     """
     tensors = submission.tensors
     for name, array in tensors.items():
-        if name not in SAMPLING and name not in ELSEWHERE:
-            refusal = REFUSED.get(name, Refusal(name))
-            if refusal.nothing is None or array.reshape(-1)[0] != refusal.nothing:
-                raise refused(refusal.param)
+        if name not in SAMPLING and name not in ELSEWHERE and not is_neutral(name, array):
+            raise unsupported(name)
     if submission.log_probs is not None:
-        raise refused("logprobs")
+        raise unsupported("logprobs")
     if int(tensors["end_id"][0, 0]) < 0 and tokenizer.end_ids:
-        raise refused("ignore_eos")
+        raise unsupported("ignore_eos")
     sampling = {name: row for name, row in SAMPLING.items() if name in tensors}
     return {
         **{model: tensors[name].reshape(-1).astype(dtype) for name, (model, dtype) in sampling.items()},
@@ -237,10 +219,6 @@ def stop_strings(tensors: Inputs, tokenizer: Tokenizer) -> Inputs:
 
 def stop_request() -> Inputs:
     return {"text_input": strings([""]), "stop": np.array([True])}
-
-
-def refused(param: str) -> OpenAIError:
-    return OpenAIError(Kind.INVALID, f"'{param}' is not supported by this server's engine.", param)
 
 
 def strings(values: Sequence[str]) -> Any:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from postprocessing.events import Alternatives, Event, Status
 from preprocessing.tensors import Submission
 from transports import Inputs, Sink
+from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
 
 VERSION = 1
@@ -139,13 +141,16 @@ def accepted(live: Live) -> bool:
 class SessionTransport:
     """Many generations at a time through one session."""
 
+    form = "sessions"
     concurrent = True
+    silent_until_token = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._session_id = secrets.randbits(63)
         self._ids = itertools.count()
         self._live: dict[int, Live] = {}
+        self._adapters = Lender()
         self._changed = threading.Condition()
         self._closed = threading.Event()
         # The poll under way, and since when. Another number means that the thread that began it was given up.
@@ -169,8 +174,9 @@ class SessionTransport:
                 sequence_id = next(self._ids) % LAST_ID + 1
                 taken.append(sequence_id)
                 self._live[sequence_id] = Live(sink, prompt, submission.sequences, time.monotonic())
-                inputs = submission.tensors | log_prob_inputs(submission)
-                self._engine.ask(command(Command.SUBMIT, self._session_id, [sequence_id]) | inputs, ["session_events"])
+                inputs = command(Command.SUBMIT, self._session_id, [sequence_id])
+                inputs |= submission.tensors | log_prob_inputs(submission)
+                self._adapters.send(submission.adapter, partial(self._submit, inputs))
         except BaseException:
             self._forget(taken)
             self._cancel(taken)
@@ -181,6 +187,9 @@ class SessionTransport:
                 if live := self._live.get(sequence_id):
                     live.accepted = True
             self._changed.notify()
+
+    def _submit(self, inputs: Inputs, weights: Inputs) -> None:
+        self._engine.ask(inputs | weights, ["session_events"])
 
     def sweep(self) -> None:
         """Looks for an engine that has gone silent and for sequences that nobody waits for."""

@@ -1,0 +1,108 @@
+"""Readers of settings: what an operator wrote, as text → a value, or a ValueError that says what was wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Reader = Callable[[str], Any]
+
+# What a gateway lets through as the id of a model (gateway/nginx.conf.template).
+NAME = re.compile(r"[A-Za-z0-9._:@+=/-]{1,256}")
+
+
+class HiddenError(ValueError):
+    """About a value that no log may show."""
+
+
+def read(readers: Mapping[str, Reader], values: Mapping[str, str], place: str) -> dict[str, Any]:
+    """The values that there are readers for.
+
+    Args:
+        place: what stands in front of a setting's name in an error.
+
+    Raises:
+        ValueError: `<place><name>: wanted …, found '…'`.
+    """
+    found: dict[str, Any] = {}
+    for name, reader in readers.items():
+        if name in values:
+            try:
+                found[name] = reader(values[name])
+            except HiddenError as error:
+                raise ValueError(f"{place}{name}: {error}") from None
+            except ValueError as error:
+                raise ValueError(f"{place}{name}: {error}, found '{values[name]}'") from None
+    return found
+
+
+def a_count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("wanted a positive whole number")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text) or float(text) == 0:
+        raise ValueError("wanted a number of seconds above 0")
+    return float(text)
+
+
+def a_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise ValueError("wanted a folder")
+    return Path(text)
+
+
+def a_file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise ValueError("wanted a file")
+    return Path(text)
+
+
+def a_place(text: str) -> Path:
+    if not Path(text).exists():
+        raise ValueError("wanted a file or a folder")
+    return Path(text)
+
+
+def a_separator(text: str) -> str:
+    """Between two parts of a name."""
+    if not NAME.fullmatch(text) or "/" in text:
+        raise ValueError("wanted letters, digits and . _ : @ + = -")
+    return text
+
+
+def a_name(text: str) -> str:
+    """Of a model, for clients. Two of its endings are routes."""
+    if not NAME.fullmatch(text) or text.endswith(("/load", "/unload")):
+        raise ValueError("wanted a name of letters, digits and . _ : @ + = / -")
+    return text
+
+
+def several(reader: Reader) -> Reader:
+    """Several of the same kind, separated by commas."""
+    return lambda text: tuple(reader(part.strip()) for part in text.split(","))
+
+
+def hidden(reader: Reader) -> Reader:
+    """For what may hold a password."""
+
+    def hide(text: str) -> Any:
+        try:
+            return reader(text)
+        except ValueError as error:
+            raise HiddenError(str(error)) from None
+
+    return hide
+
+
+def one_of(*known: str) -> Reader:
+    def choice(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"wanted one of {', '.join(known)}")
+        return text
+
+    return choice

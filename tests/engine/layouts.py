@@ -71,9 +71,9 @@ class Loop:
         self.tokens: dict[Sequence, list[int]] = {}
         self.logits: dict[Sequence, list[Any]] = {}  # with generation_logits=True
 
-    def add(self, prompt: list[int], length: int, **values: Any) -> Sequence:
+    def add(self, prompt: list[int], length: int, adapter: Any = None, **values: Any) -> Sequence:
         request = Request(prompt=prompt, max_tokens=length, **values)
-        sequence = Sequence(object(), request, 0, 0, self.runner.vocab_size, 1)
+        sequence = Sequence(object(), request, 0, 0, self.runner.vocab_size, 1, adapter)
         self.tokens[sequence], self.logits[sequence] = [], []
         self.scheduler.submit([sequence])
         return sequence

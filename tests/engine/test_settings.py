@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from engine.scheduler import Stats
 from engine.settings import Settings
 
 CONFIG = (Path(__file__).resolve().parents[2] / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
-READ_BY_NAME = {"guided_decoding_guide_type", "guided_decoding_guide",
+READ_BY_NAME = {"lora_task_id", "lora_weights", "lora_config", "guided_decoding_guide_type", "guided_decoding_guide",
                 "input_ids", "input_lengths", "stop", "end_id", "embedding_bias", "stop_words_list", "bad_words_list",
                 "session_command", "session_id", "session_sequence_ids"}
 SESSION_OUTPUTS = {"session_events", "session_log_probs", "session_top_ids", "session_top_log_probs", "session_texts"}
@@ -78,11 +79,15 @@ def test_gauges() -> None:
             return Gauge((self.name, *labels.values()))
 
     metrics = Metrics(Family, "m", "1", 4, 130)
-    metrics.publish(Stats(active=3, scheduled=2, context=1, used_blocks=6, iterations=9))
+    metrics.publish(Stats(active=3, scheduled=2, context=1, used_blocks=6, iterations=9, context_tokens=40))
     assert gauges["nv_trt_llm_request_metrics", "waiting"] == 1
     assert gauges["nv_trt_llm_kv_cache_block_metrics", "max"] == 12
     assert gauges["nv_trt_llm_kv_cache_block_metrics", "fraction"] == 0.5
     assert gauges["nv_trt_llm_general_metrics", "iteration_counter"] == 9
+    assert gauges["nv_trt_llm_inflight_batcher_metrics", "total_context_tokens"] == 40
+    assert gauges["nv_trt_llm_inflight_batcher_metrics", "generation_requests"] == 1
+    assert 10e6 < gauges["nv_trt_llm_runtime_memory_metrics", "cpu"] < 100e9
+    assert abs(gauges["nv_trt_llm_general_metrics", "timestamp"] / 1e6 - time.time()) < 60
     before = count
     metrics.publish(Stats(active=0, scheduled=2, context=1, used_blocks=6, iterations=9))
-    assert gauges["nv_trt_llm_request_metrics", "active"] == 0 and count - before <= 3
+    assert gauges["nv_trt_llm_request_metrics", "active"] == 0 and count - before <= 5

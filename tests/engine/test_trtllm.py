@@ -286,20 +286,52 @@ def test_guides_that_are_not_there(make: Any) -> None:
     assert "wanted one of json, " in make(guided_decoding_backend="llguidance").ask(PROMPT, 2, **asked).error
 
 
-def test_lora(make: Any, trtllm: Any, tmp_path: Path) -> None:
-    for task, rank in ((3, 8), (12, 16)):
-        adapter = tmp_path / "adapters" / str(task)
+@pytest.fixture
+def adapters(tmp_path: Path) -> Path:
+    """Three adapters, one of them with a number for a name, and something else."""
+    for name, config in (
+        ("12", {"r": 8, "target_modules": ["q_proj", "down_proj"]}),
+        ("sheep", {"r": 4, "rank_pattern": {"up_proj": 16}, "target_modules": ["model.layers.0.mlp.up_proj"]}),
+        ("doll", {"r": 8, "target_modules": ["o_proj"]}),
+    ):
+        adapter = tmp_path / "adapters" / name
         adapter.mkdir(parents=True)
-        (adapter / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    client = make(lora_dir=str(tmp_path / "adapters"))
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapters" / "no adapter").mkdir()
+    return tmp_path / "adapters"
+
+
+def test_lora(make: Any, trtllm: Any, adapters: Path) -> None:
+    client = make(lora_dir=str(adapters))
     config = trtllm.behaviour.made[-1].arguments["lora_config"]
-    assert (config.max_lora_rank, config.max_loras, len(config.lora_dir)) == (16, 2, 2)
-    client.ask(PROMPT, 2, lora_task_id=np.array([[12]], np.uint64)).wait()
-    used = trtllm.behaviour.made[-1].requests[-1].lora_request
-    assert (used.lora_int_id, used.lora_path) == (12, str(tmp_path / "adapters" / "12"))
-    assert "LoRA task 4" in client.ask(PROMPT, 2, lora_task_id=np.array([[4]], np.uint64)).error
+    assert (config.max_lora_rank, config.max_loras, config.max_cpu_loras) == (16, 3, 3)
+    assert not config.lora_dir  # the API takes one adapter there, or none
+    assert config.lora_target_modules == ["attn_dense", "attn_k", "attn_q", "attn_v", "mlp_4h_to_h", "mlp_gate"]
     hello = json.loads(Caller(client).send(0).wait()[0].outputs["session_texts"][0, 0])
-    assert hello["lora_task_ids"] == [3, 12]
+    assert hello["lora_adapters"] == {"12": 12, "doll": 13, "sheep": 14}
+    for name, task_id in hello["lora_adapters"].items():
+        client.ask(PROMPT, 2, lora_task_id=np.array([[task_id]], np.uint64)).wait()
+        used = trtllm.behaviour.made[-1].requests[-1].lora_request
+        assert (used.lora_name, used.lora_int_id, used.lora_path) == (name, task_id, str(adapters / name))
+    client.ask(PROMPT, 2).wait()
+    assert trtllm.behaviour.made[-1].requests[-1].lora_request is None
+
+
+def test_lora_that_it_does_not_have(make: Any, adapters: Path) -> None:
+    client = make(lora_dir=str(adapters))
+    assert "LoRA task 4" in client.ask(PROMPT, 2, lora_task_id=np.array([[4]], np.uint64)).error
+    weights = {"lora_weights": np.ones((1, 1, 8), np.float16), "lora_config": np.array([[[1, 0, 1]]], np.int32)}
+    assert "lora_dir only" in client.ask(PROMPT, 2, lora_task_id=np.array([[12]], np.uint64), **weights).error
+
+
+def test_lora_for_modules_that_it_does_not_know(make: Any, adapters: Path) -> None:
+    for targets, known in (("all-linear", True), (["fc1"], False)):
+        (adapters / "doll" / "adapter_config.json").write_text(json.dumps({"r": 8, "target_modules": targets}))
+        if known:
+            make(lora_dir=str(adapters))
+        else:
+            with pytest.raises(ValueError, match="no LoRA for fc1"):
+                make(lora_dir=str(adapters))
 
 
 def test_cancelling(client: Any, trtllm: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -15,6 +17,7 @@ class TritonPythonModel:
     """Lifecycle hooks of the Python backend."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        atexit.register(os._exit, 0)  # after finalize: taking Python apart would take a second and more
         parameters = json.loads(args["model_config"]).get("parameters", {})
         try:
             settings = Settings.from_parameters({key: value["string_value"] for key, value in parameters.items()})

@@ -5,8 +5,10 @@ It knows Triton's objects and nothing about what the tensors mean.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import threading
 from typing import Any
 
@@ -50,6 +52,7 @@ class TritonPythonModel:
     """Lifecycle hooks of the Python backend."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        atexit.register(os._exit, 0)  # after finalize: taking Python apart would take a second and more
         logging.getLogger().addHandler(_TritonLog())
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}

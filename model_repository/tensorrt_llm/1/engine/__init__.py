@@ -13,6 +13,7 @@ It does not know Triton: `model.py` beside this package is the only file that im
     sampler.py       logits -> token, for one sequence
     sequence.py      one running generation and what it did last (Progress)
     scheduler.py     in-flight batching: submit, cancel, step
+    lora.py          LoRA adapters: tensors -> updates, and which ones are kept
     prefix_cache.py  keys and values of prompts, for others that begin alike
     runner.py        what a model forward looks like; numpy_runner.py and transformers_runner.py are two of them
     batcher.py       what the engine wants of a scheduler: its own one, or a model that batches by itself

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from .guided import Guided
+from .lora import Adaptable, AdapterCache, Adapters, NoAdapters
 from .prefix_cache import TOKENS_PER_BLOCK
 from .runner import Runner
 from .scheduler import Scheduler, Stats
@@ -62,8 +63,7 @@ class SelfBatching(Protocol):
         """Of its KV cache."""
 
     @property
-    def lora_task_ids(self) -> frozenset[int]:
-        """The adapters it has."""
+    def adapters(self) -> Adapters: ...
 
     def guides(self) -> Guides: ...
 
@@ -76,13 +76,15 @@ class Parts(NamedTuple):
     batcher: Batcher
     guides: Guides
     tokens_per_block: int
-    lora_task_ids: frozenset[int]
+    adapters: Adapters
 
 
 def parts_of(runner: Runner | SelfBatching, settings: Settings, checkpoint: str | None) -> Parts:
     """`checkpoint` is the folder with the tokenizer, if there is one."""
     if isinstance(runner, SelfBatching):
-        return Parts(runner.batcher(settings), runner.guides(), runner.tokens_per_block, runner.lora_task_ids)
+        return Parts(runner.batcher(settings), runner.guides(), runner.tokens_per_block, runner.adapters)
     scheduler = Scheduler(runner, settings.max_batch_size, settings.max_queue_size, settings.prefill_chunk,
                           settings.kv_cache_reuse_tokens)
-    return Parts(scheduler, Guided(checkpoint), TOKENS_PER_BLOCK, frozenset())
+    adapters = AdapterCache(runner, settings.lora_cache_host_memory_bytes) if isinstance(runner, Adaptable) \
+        else NoAdapters()
+    return Parts(scheduler, Guided(checkpoint), TOKENS_PER_BLOCK, adapters)

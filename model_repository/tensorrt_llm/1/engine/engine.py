@@ -45,8 +45,8 @@ class Engine:
         parts = parts_of(runner, settings, checkpoint)
         self._scheduler, self._guided = parts.batcher, parts.guides
         self._tokens_per_block = parts.tokens_per_block
-        self.limits = replace(limits_of(runner, settings), guide_types=self._guided.types,
-                              lora_task_ids=parts.lora_task_ids)
+        self._adapters = parts.adapters
+        self.limits = replace(limits_of(runner, settings), guide_types=self._guided.types)
         self._settings = settings
         self._checkpoint = checkpoint
         self._publish = publish
@@ -100,8 +100,9 @@ class Engine:
             raise RequestError(missing)
         requests = parse(tensors, self.limits, next(self._numbers))
         check_standard(requests)
+        adapters = self._take_adapters(requests)
         answer = Answer(channel, len(requests))
-        answer.expect(self._sequences(answer, requests))
+        answer.expect(self._sequences(answer, requests, adapters))
         with self._watch:
             self._answers[answer] = None
             if channel.request_id:
@@ -133,7 +134,7 @@ class Engine:
             "checkpoint": self._checkpoint, "poll_wait_ms": self._settings.poll_wait_ms,
             "session_timeout_ms": self._settings.session_timeout_ms, "top_log_probs": TOP_LOG_PROBS,
             "tokens_per_block": self._tokens_per_block, "guide_types": list(self._guided.types),
-            "lora_task_ids": sorted(self.limits.lora_task_ids),
+            "lora_adapters": dict(self._adapters.names),
         })
         nothing = session.nothing()
         self._courier.send(channel, Response({**nothing.outputs, "session_texts": np.array([[text.encode()]], object)}))
@@ -141,9 +142,10 @@ class Engine:
     def _submit(self, tensors: Tensors, channel: Channel) -> None:
         requests = parse(tensors, self.limits, next(self._numbers))
         session.check(requests)
+        adapters = self._take_adapters(requests)
         with self._courier.lock() as now:
             member = self._sessions.member(tensors, now)
-            sequences = self._sequences(member, requests)
+            sequences = self._sequences(member, requests, adapters)
             member.session.add(member.number, sequences)
         self._guided.prepare(sequences, lambda error: self._answer_submit(member, sequences, channel, error))
 
@@ -169,6 +171,10 @@ class Engine:
 
     _commands = {Command.HELLO: _hello, Command.SUBMIT: _submit, Command.POLL: _poll, Command.CANCEL: _cancel}
 
+    def _take_adapters(self, requests: list[Request]) -> list[Any]:
+        """One for each request, or None. Raises RequestError."""
+        return [None if request.lora is None else self._adapters.take(request.lora) for request in requests]
+
     def _enqueue(self, sequences: list[Sequence]) -> Exception | None:
         try:
             self._scheduler.submit(sequences)
@@ -176,12 +182,13 @@ class Engine:
             return error
         return None
 
-    def _sequences(self, owner: Any, requests: list[Request]) -> list[Sequence]:
+    def _sequences(self, owner: Any, requests: list[Request], adapters: list[Any]) -> list[Sequence]:
         """Raises RequestError for more of them than there could ever be room for, before they are made."""
         self._scheduler.check_room(sum(request.num_sequences for request in requests))
         now = time.monotonic_ns()
-        return [Sequence(owner, request, row, index, self.limits.vocab_size, now)
-                for row, request in enumerate(requests) for index in range(request.num_sequences)]
+        return [Sequence(owner, replace(request, lora=None), row, index, self.limits.vocab_size, now, adapter)
+                for row, (request, adapter) in enumerate(zip(requests, adapters, strict=True))
+                for index in range(request.num_sequences)]
 
     # The threads
 
@@ -200,8 +207,10 @@ class Engine:
 
     def _report(self, stats: Stats) -> None:
         """When nothing is left, the last step's figures no longer hold."""
+        if not stats.active:
+            stats = replace(stats, scheduled=0, context=0, used_blocks=0, context_tokens=0)
         try:
-            self._publish(stats if stats.active else replace(stats, scheduled=0, context=0, used_blocks=0))
+            self._publish(stats)
         except Exception:
             _log.exception("the metrics could not be published")
 

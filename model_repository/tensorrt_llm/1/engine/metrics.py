@@ -6,8 +6,10 @@ It does not know when to publish.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from .prefix_cache import TOKENS_PER_BLOCK, blocks
@@ -23,7 +25,7 @@ FAMILIES = {
     "nv_trt_llm_inflight_batcher_metrics": (
         "inflight_batcher_specific_metric", "TRT LLM inflight_batcher-specific metrics"),
 }
-"""Family -> the label that tells its gauges apart, description. The last two come from `Stats.more` only."""
+"""Family -> the label that tells its gauges apart, description."""
 
 
 class Metrics:
@@ -61,13 +63,24 @@ class Metrics:
         for family, values in (
             ("nv_trt_llm_request_metrics", {
                 "active": stats.active, "max": self._max_batch_size, "scheduled": stats.scheduled,
-                "context": stats.context, "waiting": stats.active - stats.scheduled}),
+                "context": stats.context, "waiting": max(0, stats.active - stats.scheduled)}),
             ("nv_trt_llm_kv_cache_block_metrics", {
                 "max": most, "free": most - used, "used": used, "tokens_per": TOKENS_PER_BLOCK,
                 "reused": stats.reused_blocks, "fraction": used / most}),
-            ("nv_trt_llm_general_metrics", {"timestamp": int(time.time()), "iteration_counter": stats.iterations}),
+            ("nv_trt_llm_inflight_batcher_metrics", {
+                "total_context_tokens": stats.context_tokens, "generation_requests": stats.scheduled - stats.context,
+                "micro_batch_id": 0, "paused_requests": 0}),
+            ("nv_trt_llm_runtime_memory_metrics", {"cpu": resident_bytes()}),
+            # Microseconds, as in TensorRT-LLM 1.x.
+            ("nv_trt_llm_general_metrics", {
+                "timestamp": time.time_ns() // 1000, "iteration_counter": stats.iterations}),
         ):
             for kind, value in values.items():
                 if (family, kind) not in stats.more:
                     yield (family, kind), value
         yield from stats.more.items()
+
+
+def resident_bytes() -> int:
+    """What this process has in memory: weights and caches, in the main."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -2,6 +2,7 @@
 
 In: a Checkpoint, then packed segments. Out: FP32 logits, equal to Hugging Face's to rounding. No torch.
 All tokens of all segments go through each matrix together; attention is per segment, over that sequence's own cache.
+LoRA adapters are added to the rows of their segments, behind each matrix.
 Biases and query/key norms are used where the checkpoint has them; what it does not know it refuses by name.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from . import lora
 from .blas import Linear
 from .checkpoint import Checkpoint
 from .runner import Segment
@@ -61,6 +63,44 @@ _Span = tuple[Cache, int, int, int]
 """One segment in the packed rows: its cache, how many positions come before, first row, end row."""
 
 
+class _Delta:
+    """Low-rank updates of one matrix: the `down` halves below each other, the `up` halves on a diagonal."""
+
+    __slots__ = ("_down", "_up")
+
+    def __init__(self, updates: Sequence[lora.Update], columns: dict[int, slice], width: int):
+        """`columns`: what of the matrix's `width` is whose module's."""
+        self._down = Linear(np.concatenate([update.down for update in updates]))
+        up, start = np.zeros((width, self._down.shape[0]), np.float32), 0
+        for update in updates:
+            end = start + len(update.down)
+            up[columns[update.module], start:end] = update.up
+            start = end
+        self._up = Linear(up)
+
+    @property
+    def nbytes(self) -> int:
+        return self._down.nbytes + self._up.nbytes
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._up(self._down(x))
+
+
+class Adapter:
+    """What lora_weights makes."""
+
+    def __init__(self, deltas: dict[tuple[int, str], _Delta]):
+        self._deltas = deltas
+        self.nbytes = sum(delta.nbytes for delta in deltas.values())
+
+    def find(self, layer: int, matrix: str) -> _Delta | None:
+        return self._deltas.get((layer, matrix))
+
+
+_Adapted = Sequence[tuple[Adapter, np.ndarray]]
+"""Adapters of one forward, each with the rows it applies to."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     input_norm: np.ndarray
@@ -91,6 +131,7 @@ class NumpyRunner:
         self._embedding = checkpoint.tensor("model.embed_tokens.weight")
         windows = _windows(config)
         self._layers = [self._load_layer(checkpoint, number, window) for number, window in enumerate(windows)]
+        self._columns = self._lora_columns()
         self._norm = checkpoint.tensor("model.norm.weight")
         tied = config.get("tie_word_embeddings", False)
         self._head = Linear(self._embedding if tied else checkpoint.tensor("lm_head.weight"))
@@ -99,12 +140,28 @@ class NumpyRunner:
         return Cache(len(self._layers), self._kv_heads, self._head_dim)
 
     def forward(self, segments: Sequence[Segment]) -> np.ndarray:
-        hidden, spans = self._pack(segments)
+        hidden, spans = self._pack(segments, _adapted(segments))
         wanted = [row for segment, (*_, end) in zip(segments, spans, strict=True)
                   for row in range(end - segment.rows, end)]
         if not wanted:
             return np.empty((0, self.vocab_size), np.float32)
         return self._head(_normalise(hidden[wanted], self._norm, self._epsilon))
+
+    @property
+    def lora_layout(self) -> lora.Layout:
+        """All projections of attention and MLP."""
+        sizes = {module: (getattr(self._layers[0], matrix).shape[1], part.stop - part.start)
+                 for matrix, columns in self._columns.items() for module, part in columns.items()}
+        return lora.Layout(len(self._layers), sizes)
+
+    def lora_weights(self, updates: list[lora.Update]) -> Adapter:
+        matrices = {module: matrix for matrix, columns in self._columns.items() for module in columns}
+        groups: dict[tuple[int, str], list[lora.Update]] = {}
+        for update in updates:
+            groups.setdefault((update.layer, matrices[update.module]), []).append(update)
+        return Adapter({(layer, matrix): _Delta(group, self._columns[matrix],
+                                                getattr(self._layers[layer], matrix).shape[0])
+                        for (layer, matrix), group in groups.items()})
 
     def last_hidden_states(self, sequences: Sequence[list[int]]) -> list[np.ndarray]:
         """FP32 [tokens, hidden size] of each sequence, behind the last norm, as Hugging Face's models give them."""
@@ -112,7 +169,7 @@ class NumpyRunner:
         normed = _normalise(hidden, self._norm, self._epsilon)
         return [normed[start:end] for _, _, start, end in spans]
 
-    def _pack(self, segments: Sequence[Segment]) -> tuple[np.ndarray, list[_Span]]:
+    def _pack(self, segments: Sequence[Segment], adapted: _Adapted = ()) -> tuple[np.ndarray, list[_Span]]:
         """Appends tokens to caches; FP32 [all tokens, hidden size] before the last norm, and which rows are whose."""
         ids: list[int] = []
         positions: list[int] = []
@@ -124,30 +181,42 @@ class NumpyRunner:
             segment.cache.reserve(past + len(segment.tokens))
             segment.cache.length += len(segment.tokens)
             spans.append((segment.cache, past, start, len(ids)))
-        return self._transform(ids, positions, spans), spans
+        return self._transform(ids, positions, spans, adapted), spans
 
-    def _transform(self, ids: list[int], positions: list[int], spans: list[_Span]) -> np.ndarray:
+    def _transform(self, ids: list[int], positions: list[int], spans: list[_Span], adapted: _Adapted) -> np.ndarray:
         angles = np.array(positions, np.float32)[:, None] * self._frequencies
         turn = np.concatenate([angles, angles], 1)[:, None]  # [T, 1, head_dim]
         cos, sin = np.cos(turn), np.sin(turn)
         hidden = self._embedding[ids]
         for number, layer in enumerate(self._layers):
             normed = _normalise(hidden, layer.input_norm, self._epsilon)
-            hidden = hidden + layer.output(self._attention(number, layer, normed, cos, sin, spans))
-            gate, up = np.split(layer.gate_up(_normalise(hidden, layer.post_norm, self._epsilon)), 2, 1)
-            hidden = hidden + layer.down(_silu(gate) * up)
+            attended = self._attention(number, self._project(number, "qkv", normed, adapted), cos, sin, spans)
+            hidden = hidden + self._project(number, "output", attended, adapted)
+            normed = _normalise(hidden, layer.post_norm, self._epsilon)
+            gate, up = np.split(self._project(number, "gate_up", normed, adapted), 2, 1)
+            hidden = hidden + self._project(number, "down", _silu(gate) * up, adapted)
         return hidden
 
-    def _attention(self, number: int, layer: _Layer, hidden: np.ndarray, cos: np.ndarray, sin: np.ndarray,
+    def _project(self, number: int, matrix: str, x: np.ndarray, adapted: _Adapted) -> np.ndarray:
+        """A matrix of a layer, and what adapters add to it."""
+        y: np.ndarray = getattr(self._layers[number], matrix)(x)
+        for adapter, rows in adapted:
+            if delta := adapter.find(number, matrix):
+                y[rows] += delta(x[rows])
+        return y
+
+    def _attention(self, number: int, projected: np.ndarray, cos: np.ndarray, sin: np.ndarray,
                    spans: list[_Span]) -> np.ndarray:
-        mixed = layer.qkv(hidden).reshape(len(hidden), -1, self._head_dim)
+        """Queries, keys and values, [T, all heads * head_dim] -> [T, heads * head_dim]."""
+        layer = self._layers[number]
+        mixed = projected.reshape(len(projected), -1, self._head_dim)
         turned = mixed[:, : self._heads + self._kv_heads]
         if layer.query_key_norm is not None:
             turned = _normalise(turned, layer.query_key_norm, self._epsilon)
         turned = _rotate(turned, cos, sin)
         queries = turned[:, : self._heads] * np.float32(self._head_dim ** -0.5)
         keys, values = turned[:, self._heads:], mixed[:, self._heads + self._kv_heads:]
-        attended = np.empty((len(hidden), self._heads * self._head_dim), np.float32)
+        attended = np.empty((len(projected), self._heads * self._head_dim), np.float32)
         for cache, past, start, end in spans:
             total = past + end - start
             cache.keys[number, :, :, past:total] = keys[start:end].transpose(1, 2, 0)
@@ -177,6 +246,20 @@ class NumpyRunner:
         mixed = (_softmax(scores) @ values[:, :total]).reshape(self._kv_heads, groups, count, -1)
         return mixed.transpose(2, 0, 1, 3).reshape(count, -1)
 
+    def _lora_columns(self) -> dict[str, dict[int, slice]]:
+        """Which columns of which matrix belong to a module."""
+        layer = self._layers[0]
+        queries, keys = self._heads * self._head_dim, self._kv_heads * self._head_dim
+        inner, hidden = layer.gate_up.shape[0] // 2, layer.output.shape[0]
+        return {
+            "qkv": {lora.ATTN_QKV: slice(0, queries + 2 * keys), lora.ATTN_Q: slice(0, queries),
+                    lora.ATTN_K: slice(queries, queries + keys),
+                    lora.ATTN_V: slice(queries + keys, queries + 2 * keys)},
+            "output": {lora.ATTN_DENSE: slice(0, hidden)},
+            "gate_up": {lora.MLP_H_TO_4H: slice(0, inner), lora.MLP_GATE: slice(inner, 2 * inner)},
+            "down": {lora.MLP_4H_TO_H: slice(0, hidden)},
+        }
+
     def _load_layer(self, checkpoint: Checkpoint, number: int, window: int) -> _Layer:
         prefix = f"model.layers.{number}."
 
@@ -204,6 +287,17 @@ class NumpyRunner:
         query = checkpoint.tensor(prefix + "self_attn.q_norm.weight")
         key = checkpoint.tensor(prefix + "self_attn.k_norm.weight")
         return np.stack([query] * self._heads + [key] * self._kv_heads)
+
+
+def _adapted(segments: Sequence[Segment]) -> _Adapted:
+    rows: dict[Adapter, list[int]] = {}
+    start = 0
+    for segment in segments:
+        end = start + len(segment.tokens)
+        if segment.adapter is not None:
+            rows.setdefault(segment.adapter, []).extend(range(start, end))
+        start = end
+    return [(adapter, np.array(numbers)) for adapter, numbers in rows.items()]
 
 
 def inverse_frequencies(config: dict[str, Any], head_dim: int) -> np.ndarray:

@@ -23,7 +23,7 @@ TOKENS_PER_BLOCK = 64
 MOST_BYTES = 256 * 1024 * 1024
 """Large models take a megabyte for a few tokens, so the number of tokens alone is no bound of memory."""
 
-_Key = tuple[int, bytes]  # number of the block before, tokens
+_Key = tuple[int, bytes]  # number of the block before, tokens; before the first block stands the root
 
 
 class Block:
@@ -49,20 +49,24 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def find(self, prompt: list[int]) -> list[Block]:
-        """The longest known chain of blocks that the prompt begins with; its last token is never among them."""
+    def find(self, prompt: list[int], root: int = 0) -> list[Block]:
+        """The longest known chain of blocks that the prompt begins with; its last token is never among them.
+
+        `root` <= 0 tells prompts apart that are not computed alike: with different roots nothing is shared.
+        """
         chain: list[Block] = []
         if not self._blocks:
             return chain
         for start in range(0, len(prompt) - TOKENS_PER_BLOCK, TOKENS_PER_BLOCK):
-            block = self._blocks.get(_key(chain, prompt[start: start + TOKENS_PER_BLOCK]))
+            block = self._blocks.get(_key(chain, prompt[start: start + TOKENS_PER_BLOCK], root))
             if block is None:
                 break
             chain.append(block)
         self._use(chain)
         return chain
 
-    def store(self, chain: list[Block], prompt: list[int], computed: int, save: Callable[[int, int], Any]) -> None:
+    def store(self, chain: list[Block], prompt: list[int], computed: int, save: Callable[[int, int], Any],
+              root: int = 0) -> None:
         """Extends the chain by the whole blocks of the prompt that have been computed since.
 
         `save(start, end)` is called for those that nobody else has stored meanwhile.
@@ -72,7 +76,7 @@ class PrefixCache:
             return  # behind a block that has been dropped nothing could be found
         while len(chain) < last:
             start, end = len(chain) * TOKENS_PER_BLOCK, (len(chain) + 1) * TOKENS_PER_BLOCK
-            key = _key(chain, prompt[start:end])
+            key = _key(chain, prompt[start:end], root)
             chain.append(self._blocks.get(key) or self._new(key, save(start, end)))
         self._use(chain)
         self._shrink()
@@ -105,5 +109,5 @@ def _size(saved: Any) -> int:
     return sum(getattr(array, "nbytes", 0) for array in saved) if isinstance(saved, tuple) else 0
 
 
-def _key(chain: list[Block], tokens: list[int]) -> _Key:
-    return chain[-1].number if chain else 0, np.array(tokens, np.int32).tobytes()
+def _key(chain: list[Block], tokens: list[int], root: int) -> _Key:
+    return chain[-1].number if chain else root, np.array(tokens, np.int32).tobytes()

@@ -17,6 +17,7 @@ import numpy as np
 from . import word_list
 from .errors import RequestError
 from .guides import WITHOUT_GUIDE, Guide
+from .lora import Lora
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -37,7 +38,6 @@ class Limits:
     generation_logits: bool = True
     exclude_input: bool = False
     guide_types: tuple[str, ...] = ()  # none without a tokenizer
-    lora_task_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Request:
     bad_words: word_list.Words = ()
     bias: np.ndarray | None = None  # FP32 [vocab_size]
     guide: Guide | None = None
-    lora_task_id: int | None = None
+    lora: Lora | None = None
     exclude_input: bool = False
     log_probs: bool = False
     top_log_probs: int = 0  # alternatives per token
@@ -132,7 +132,6 @@ _DRAFT = "speculative decoding is not supported"
 _ENCODER = "encoder models are not supported"
 _VISION = "multimodal inputs are not supported"
 _PROMPT_TABLE = "prompt tuning tables are not supported"
-_LORA = "LoRA is not supported"
 _RETENTION = "KV cache retention is not supported"
 _LOOKAHEAD = "lookahead decoding is not supported"
 
@@ -144,7 +143,6 @@ REFUSED = {
     "mrope_rotary_cos_sin": _VISION, "mrope_position_deltas": _VISION,
     "prompt_embedding_table": _PROMPT_TABLE, "prompt_vocab_size": _PROMPT_TABLE,
     "prompt_table_extra_ids": _PROMPT_TABLE,
-    "lora_task_id": _LORA, "lora_weights": _LORA, "lora_config": _LORA,
     "retention_token_range_starts": _RETENTION, "retention_token_range_ends": _RETENTION,
     "retention_token_range_priorities": _RETENTION, "retention_token_range_durations_ms": _RETENTION,
     "retention_decode_priority": _RETENTION, "retention_decode_duration_ms": _RETENTION,
@@ -169,7 +167,7 @@ def parse(tensors: Tensors, limits: Limits, number: int) -> list[Request]:
     `number` is what the contract's error texts call the request id of the executor. Raises RequestError.
     """
     for name, reason in REFUSED.items():
-        if name in tensors and tensors[name].size and not (name == "lora_task_id" and limits.lora_task_ids):
+        if name in tensors and tensors[name].size:
             raise RequestError(f"{name}: {reason}")
     ids = tensors.get("input_ids")
     if ids is None or not ids.size:
@@ -198,7 +196,7 @@ def _parse_row(tensors: Tensors, row: int, rows: int, limits: Limits, number: in
             values[field] = word_list.decode(_row(tensors[name], row, rows))
     values["bias"] = _bias(tensors.get("embedding_bias"), row, rows, limits)
     values["guide"] = _guide(tensors, row, rows, limits)
-    values["lora_task_id"] = _lora_task(scalar(tensors, "lora_task_id", row, rows), limits)
+    values["lora"] = _lora(tensors, row, rows)
     request = Request(prompt=prompt, **values)
     _check_gathered(request, limits)
     return request
@@ -276,10 +274,20 @@ def _guide(tensors: Tensors, row: int, rows: int, limits: Limits) -> Guide | Non
     return Guide(kind, text)
 
 
-def _lora_task(value: int | None, limits: Limits) -> int | None:
-    if value is not None and value not in limits.lora_task_ids:
-        raise RequestError(f"LoRA task {value} is not among the adapters that this engine has")
-    return value
+def _lora(tensors: Tensors, row: int, rows: int) -> Lora | None:
+    task_id = scalar(tensors, "lora_task_id", row, rows)
+    weights, config = (_matrix(tensors, name, row, rows) for name in ("lora_weights", "lora_config"))
+    if (weights is None) != (config is None):
+        raise RequestError("Request for LoRA inference must have both lora_weights and lora_config")
+    if task_id is None and weights is not None:
+        raise RequestError("lora_task_id must be set for LoRA inference")
+    return None if task_id is None else Lora(task_id, weights, config)
+
+
+def _matrix(tensors: Tensors, name: str, row: int, rows: int) -> np.ndarray | None:
+    """A matrix of one batch row; None if the tensor is absent or empty."""
+    array = tensors.get(name)
+    return None if array is None or not array.size else _row(array, row, rows).reshape(-1, array.shape[-1])
 
 
 def _text(tensors: Tensors, name: str, row: int, rows: int) -> str | None:

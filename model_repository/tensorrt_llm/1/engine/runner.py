@@ -18,6 +18,8 @@ import numpy as np
 class Segment:
     """The next tokens of one sequence. `rows` = how many of the last positions need logits (0 = none).
 
+    `adapter` = what lora.Adaptable.lora_weights has made, for a runner that can apply it.
+
     A cache may appear several times in one forward, in order. Tokens of one segment attend together: with the numpy
     runner the cuts between segments decide about the last bits of the result, and nothing else does.
     """
@@ -25,6 +27,7 @@ class Segment:
     cache: Any
     tokens: list[int]
     rows: int
+    adapter: Any = None
 
 
 class SavingCache(Protocol):

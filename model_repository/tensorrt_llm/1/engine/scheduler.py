@@ -43,6 +43,7 @@ class Stats:
     used_blocks: int
     iterations: int
     reused_blocks: int = 0  # since the start
+    context_tokens: int = 0  # of prompts, in the last forward
     more: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Family and label of a gauge -> value, from an engine that counts by itself."""
 
@@ -63,7 +64,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._cancelled: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._scheduled = self._context = self._iterations = self._reused_blocks = 0
+        self._scheduled = self._context = self._context_tokens = self._iterations = self._reused_blocks = 0
         self._closed = False
 
     def submit(self, sequences: list[Sequence]) -> None:
@@ -101,7 +102,8 @@ class Scheduler:
         """Consistent when called by the stepping thread."""
         used = sum(blocks(sequence.computed) for sequence in self._running)
         active = len(self._running) + len(self._waiting)
-        return Stats(active, self._scheduled, self._context, used, self._iterations, self._reused_blocks)
+        return Stats(active, self._scheduled, self._context, used, self._iterations, self._reused_blocks,
+                     self._context_tokens)
 
     def step(self) -> list[Progress]:
         """One forward over everything that runs. Never raises because of a model or a request."""
@@ -111,6 +113,7 @@ class Scheduler:
             batch = self._plan(news)
             self._scheduled = len({sequence for sequence, _ in batch})
             self._context = len({sequence for sequence, _ in batch if sequence.in_prompt})
+            self._context_tokens = sum(len(segment.tokens) for sequence, segment in batch if sequence.in_prompt)
             if not batch:
                 return news
             self._iterations += 1
@@ -158,7 +161,7 @@ class Scheduler:
         room = self._prefill_chunk
         for sequence in self._running:
             if not sequence.in_prompt:
-                batch.append((sequence, Segment(sequence.cache, sequence.ids[sequence.computed:], 1)))
+                batch.append((sequence, _segment(sequence, sequence.computed, len(sequence.ids), 1)))
                 continue
             if room <= 0:
                 continue
@@ -176,13 +179,13 @@ class Scheduler:
         """Gives it a cache, filled with what is known of its prompt."""
         request = sequence.request
         all_logits = request.context_logits or request.prompt_log_probs
-        chain = [] if all_logits else self._prefixes.find(request.prompt)
+        chain = [] if all_logits else self._prefixes.find(request.prompt, _root(sequence))
         cache = self._runner.new_cache()
         if chain:
             cache.restore([block.saved for block in chain])
         sequence.start(cache, chain, self._clock_ns())
         self._reused_blocks += len(chain)
-        if chain and sequence.prompt_news:
+        if sequence.prompt_news and not sequence.request.prompt_log_probs:
             news.append(Progress(sequence, prompt=sequence.prompt_news))
             sequence.prompt_news = None
 
@@ -193,7 +196,7 @@ class Scheduler:
         whole = sequence.request.context_logits or sequence.wants_prompt_scores
         while place < end and (stop := self._cut(place, end)) - place <= room:
             rows = stop - place if whole else int(stop == end)
-            pieces.append((sequence, Segment(sequence.cache, sequence.ids[place:stop], rows)))
+            pieces.append((sequence, _segment(sequence, place, stop, rows)))
             room -= stop - place
             place = stop
         return pieces
@@ -225,7 +228,7 @@ class Scheduler:
         if sequence.wants_prompt_scores:
             _score_prompt(sequence, request.prompt[sequence.computed + 1: computed + 1], logits)
         if self._runner.reusable:
-            self._prefixes.store(sequence.chain, request.prompt, computed, sequence.cache.save)
+            self._prefixes.store(sequence.chain, request.prompt, computed, sequence.cache.save, _root(sequence))
         if computed == len(request.prompt):
             sequence.chain = []
 
@@ -267,6 +270,16 @@ class Scheduler:
 
     def _remove_ended(self) -> None:
         self._running = [sequence for sequence in self._running if sequence.status is Status.RUNNING]
+
+
+def _segment(sequence: Sequence, start: int, end: int, rows: int) -> Segment:
+    adapter = None if sequence.adapter is None else sequence.adapter.weights
+    return Segment(sequence.cache, sequence.ids[start:end], rows, adapter)
+
+
+def _root(sequence: Sequence) -> int:
+    """What keys and values depend on besides tokens."""
+    return 0 if sequence.adapter is None else -sequence.adapter.number
 
 
 def _accept(sequence: Sequence, token: int, logits: np.ndarray, now_ns: int) -> Progress:

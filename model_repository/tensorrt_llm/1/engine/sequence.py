@@ -18,6 +18,8 @@ from .request import Request
 from .sampler import Sampler
 from .word_list import ends_with
 
+LONGEST_WAIT_US = 2**31 - 1  # event records are INT32
+
 
 class Status(IntEnum):
     """Why a sequence ended, or 0. The numbers are those of the session extension's event records."""
@@ -61,6 +63,7 @@ class PromptNews:
     """What is to be told about a prompt."""
 
     reused: int  # tokens found in the prefix cache
+    waited_us: int | None = None  # microseconds in the queue, if the engine knows
     log_probs: list[float] = field(default_factory=list)  # of its second to last tokens, if wanted
     top: list[Top] = field(default_factory=list)
 
@@ -102,10 +105,12 @@ class Sequence:
 
     __slots__ = (
         "owner", "request", "row", "index", "ids", "computed", "cache", "sampler", "status", "cum_log_prob", "times",
-        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks", "matcher", "perf",
+        "context_logits", "vocab_size", "prompt_news", "chain", "reused_blocks", "matcher",
+        "adapter", "perf",
     )
 
-    def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int):
+    def __init__(self, owner: Any, request: Request, row: int, index: int, vocab_size: int, now_ns: int,
+                 adapter: Any = None):
         self.owner = owner  # who gets the news
         self.request = request
         self.row = row  # batch row of the Triton request
@@ -123,6 +128,7 @@ class Sequence:
         self.chain: list[Block] = []  # the prompt's blocks in the prefix cache, while it is being read
         self.reused_blocks = 0
         self.matcher: Matcher | None = None  # set before the scheduler gets it, if the request has a guide
+        self.adapter = adapter  # of Adapters.take, in use until the end
         self.perf: Perf | None = None  # from an engine that counts by itself
 
     @property
@@ -146,8 +152,8 @@ class Sequence:
         self.reused_blocks = len(chain)
         self.computed = len(chain) * TOKENS_PER_BLOCK
         self.times.first_scheduled = now_ns
-        if self.index == 0 and (chain or self.request.prompt_log_probs):
-            self.prompt_news = PromptNews(self.computed)
+        if self.index == 0:
+            self.prompt_news = PromptNews(self.computed, min((now_ns - self.times.arrival) // 1000, LONGEST_WAIT_US))
 
     def is_argmax(self) -> bool:
         """Whether the next token is simply the largest logit."""
@@ -185,7 +191,7 @@ class Sequence:
         return Status.LENGTH if self.generated >= self.request.max_tokens else Status.RUNNING
 
     def finish(self, status: Status) -> None:
-        """Sets the last status and gives the cache back."""
+        """Sets the last status and gives cache and adapter back."""
         self.status = status
-        self.cache = self.matcher = None
+        self.cache = self.matcher = self.adapter = None
         self.chain = []

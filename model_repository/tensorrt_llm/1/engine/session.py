@@ -212,7 +212,8 @@ def encode(news: Iterable[Progress]) -> Response:
     for progress in news:
         number, index = progress.sequence.owner.number, progress.sequence.index
         if prompt := progress.prompt:
-            records.add((number, index, PROMPT), [prompt.reused], prompt.log_probs, prompt.top)
+            numbers = [prompt.reused] if prompt.waited_us is None else [prompt.reused, prompt.waited_us]
+            records.add((number, index, PROMPT), numbers, prompt.log_probs, prompt.top)
             if progress.of_prompt_only:
                 continue
         records.add((number, index, int(progress.status)), progress.tokens, progress.log_probs, progress.top)

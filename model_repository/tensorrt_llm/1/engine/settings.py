@@ -35,7 +35,8 @@ class Settings:
     gather_generation_logits: bool = True
     threads: int = 0
     llm_options: str = ""  # trtllm: a JSON file with more arguments of LLM
-    lora_dir: str = ""  # trtllm: adapters, each in a folder named by its task id
+    lora_cache_host_memory_bytes: int = 1 << 30  # of adapters that came with requests; trtllm has its own cache
+    lora_dir: str = ""  # trtllm: adapters, each in a folder of its own
     guided_decoding_backend: str = ""  # trtllm: xgrammar, llguidance or none
 
     @classmethod

@@ -21,6 +21,7 @@ from typing import Any
 
 from . import trtllm_api
 from .errors import RequestError
+from .lora import Lora
 from .request import Request
 from .scheduler import Stats
 from .sequence import Progress, Sequence, Status
@@ -49,13 +50,13 @@ class TrtllmModel:
             raise ValueError(f"guided_decoding_backend: wanted {' or '.join(filter(None, known))}, "
                              f"found {settings.guided_decoding_backend!r}")
         self._api = trtllm_api.load_api()
-        self._adapters = trtllm_api.lora_adapters(settings.lora_dir)
+        adapters = trtllm_api.lora_adapters(settings.lora_dir)
         self._guide_types = known[settings.guided_decoding_backend]
-        arguments = trtllm_api.arguments(folder, settings, self._adapters)
+        arguments = trtllm_api.arguments(folder, settings, adapters)
         self.vocab_size = int(trtllm_api.model_config(folder)["vocab_size"])
         self.max_seq_len = int(arguments["max_seq_len"])
         self.tokens_per_block = int(arguments["kv_cache_config"].get("tokens_per_block", TOKENS_PER_BLOCK))
-        self.lora_task_ids = frozenset(self._adapters)
+        self.adapters = NativeAdapters(adapters, self._api.lora_request)
         self._llm = self._api.llm(**self._api.merge({}, arguments))
 
     def guides(self) -> NativeGuides:
@@ -70,11 +71,25 @@ class TrtllmModel:
         chosen = trtllm_api.sampling(request, sequence.index, self.vocab_size)
         if request.guide:
             chosen["guided_decoding"] = self._api.guided_decoding_params(**trtllm_api.guide_arguments(request.guide))
-        task = request.lora_task_id
-        lora = None if task is None else self._api.lora_request(
-            lora_name=str(task), lora_int_id=task, lora_path=str(self._adapters[task]))
-        return self._llm.generate_async(
-            request.prompt, sampling_params=self._api.sampling_params(**chosen), lora_request=lora, streaming=True)
+        return self._llm.generate_async(request.prompt, sampling_params=self._api.sampling_params(**chosen),
+                                        lora_request=sequence.adapter, streaming=True)
+
+
+class NativeAdapters:
+    """Implements lora.Adapters: TensorRT-LLM reads adapters from their folders, when they are first used."""
+
+    def __init__(self, folders: dict[int, Path], make: Callable[..., Any]):
+        self.names = {folder.name: task_id for task_id, folder in folders.items()}
+        self._folders = folders
+        self._make = make
+
+    def take(self, lora: Lora) -> Any:
+        if lora.weights is not None:
+            raise RequestError("lora_weights: TensorRT-LLM's LLM API takes adapters from lora_dir only")
+        folder = self._folders.get(lora.task_id)
+        if folder is None:
+            raise RequestError(f"LoRA task {lora.task_id} is not among the adapters that this engine has")
+        return self._make(lora_name=folder.name, lora_int_id=lora.task_id, lora_path=str(folder))
 
 
 class NativeGuides:

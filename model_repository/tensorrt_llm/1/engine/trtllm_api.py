@@ -8,7 +8,6 @@ Only `load_api` imports tensorrt_llm.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,20 +114,49 @@ def max_seq_len(folder: Path, settings: Settings) -> int:
 
 
 def lora_adapters(folder: str) -> dict[int, Path]:
-    """Task id -> adapter: the subfolders of `folder` whose names are numbers. So lora_prefetch_dir names them, too."""
+    """Task id -> adapter: the subfolders of `folder` with an adapter_config.json.
+
+    A name that is a number is the id; the others are numbered in their order, past the largest.
+    """
     if not folder:
         return {}
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"lora_dir: there is no folder {folder}")
-    return {int(path.name): path for path in sorted(Path(folder).iterdir()) if path.name.isdecimal() and path.is_dir()}
+    paths = sorted(path for path in Path(folder).iterdir() if (path / "adapter_config.json").is_file())
+    numbered = {int(path.name): path for path in paths if path.name.isdecimal()}
+    named = [path for path in paths if not path.name.isdecimal()]
+    return numbered | dict(enumerate(named, 1 + max(numbered, default=0)))
+
+
+LORA_MODULES = {
+    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_dense", "qkv_proj": "attn_qkv",
+    "gate_proj": "mlp_h_to_4h", "up_proj": "mlp_gate", "down_proj": "mlp_4h_to_h", "gate_up_proj": "mlp_gate_up",
+    "w1": "moe_h_to_4h", "w2": "moe_4h_to_h", "w3": "moe_gate", "gate": "moe_router",
+}
+"""Hugging Face's name of a projection -> TensorRT-LLM's (lora_manager.py)."""
+_QKV = {"attn_q", "attn_k", "attn_v"}
+_PLAIN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def lora_arguments(folders: list[Path]) -> dict[str, Any]:
-    """The largest rank decides how much room an adapter takes; all of them stay in the host's memory."""
-    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in folders]
+    """The largest rank decides how much room an adapter takes; all of them stay in the host's memory.
+
+    The modules are named, because `lora_dir`, from which the API would find them out, may name one adapter only.
+    """
+    configs = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) for folder in folders]
+    modules = {module for config in configs for module in _lora_modules(config.get("target_modules"))}
     return {"enable_lora": True, "lora_config": {
-        "lora_dir": [os.fspath(folder) for folder in folders], "max_lora_rank": max(ranks),
+        "lora_target_modules": sorted(modules | (_QKV if modules & _QKV else set())),  # all of these three, or none
+        "max_lora_rank": max(max([config["r"], *(config.get("rank_pattern") or {}).values()]) for config in configs),
         "max_loras": len(folders), "max_cpu_loras": len(folders)}}
+
+
+def _lora_modules(targets: Any) -> set[str]:
+    """A pattern, or "all-linear", may mean any of the usual ones. Raises ValueError."""
+    names = {name.rsplit(".", 1)[-1] for name in targets} if isinstance(targets, list) else set(_PLAIN)
+    if unknown := sorted(names - LORA_MODULES.keys()):
+        raise ValueError(f"lora_dir: TensorRT-LLM has no LoRA for {', '.join(unknown)}")
+    return {LORA_MODULES[name] for name in names}
 
 
 # Requests

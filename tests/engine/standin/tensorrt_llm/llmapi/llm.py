@@ -183,6 +183,8 @@ class LLM:
         if unknown := set(arguments) - LLM_ARGUMENTS:
             raise ValueError(f"unknown arguments of LLM: {sorted(unknown)}")
         assert isinstance(arguments.get("kv_cache_config", KvCacheConfig()), KvCacheConfig)
+        if (lora := arguments.get("lora_config")) and len(lora.lora_dir) != 1:
+            assert lora.lora_target_modules, "Expecting at least one lora target module"
         self.model, self.arguments = model, arguments
         self.requests: list[RequestOutput] = []
         self.stats: list[dict[str, Any]] = []

@@ -103,7 +103,7 @@ class Flow:
         if options.gather_logits:
             command += ["--gather_all_token_logits", "--logits_dtype", "float32"]
         if options.lora:
-            adapters = sorted(path for path in options.lora.iterdir() if path.name.isdecimal())
+            adapters = sorted(path.parent for path in options.lora.glob("*/adapter_config.json"))
             command += ["--lora_plugin", "auto", "--max_lora_rank", str(options.lora_rank),
                         "--lora_dir", *map(str, adapters)]
         if options.speculative != "none":

@@ -105,7 +105,7 @@ OPTIONS = (
            "for top_logprobs and logprobs of prompts, which the C++ backend has only as logits: a vocabulary of floats "
            "per token. The other flows have them without", (ENGINE,), "on|off"),
     Option("--lora", folder, None,
-           "folder of Hugging Face adapters, each in a folder named by its number (lora_task_id)", GPU, "DIR"),
+           "folder of LoRA adapters in Hugging Face's form (PEFT), each in a folder with its name", FLOWS, "DIR"),
     Option("--lora-rank", positive, 64, "the largest rank that adapters may have; it sizes their buffers", (ENGINE,)),
     Option("--guided-decoding", one_of("none", "xgrammar", "llguidance"), "xgrammar",
            "what enforces response_format and tools; all versions have xgrammar, llguidance is for the pytorch flow",
@@ -229,5 +229,8 @@ def _check_gpu(options: Options) -> None:
         raise LaunchError(f"--speculative-model goes with --speculative {', '.join(WITH_DRAFTER)} and only with these.")
     if options.flow == ENGINE and options.guided_decoding == "llguidance":
         raise LaunchError("--guided-decoding llguidance: the C++ backend has xgrammar only.")
+    if options.flow == ENGINE and options.lora and options.dtype != "float16":
+        raise LaunchError("--lora needs --dtype float16: the C++ backend takes adapters in the model's own type, and "
+                          "its tensor lora_weights is FP16.")
     if options.flow == ENGINE and options.quantization != "none" and options.speculative == "eagle":
         raise LaunchError("--speculative eagle with --quantization: TensorRT-LLM has no script that does both.")

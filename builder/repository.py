@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +27,14 @@ TOKENIZER = "tokenizer"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "chat_template*", "LICENSE*")
 """Of a model folder: tokenizer, chat template and configurations, no weights."""
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+_FOR_A_SHELL = re.compile(r"[^\w@%+=:,./-]")
 
 
 def check_place(options: Options) -> None:
-    """Raises LaunchError if there is something that is not ours."""
+    """Raises LaunchError if there is something that is not ours, or if Triton could not start models there."""
     output = options.output
+    if _FOR_A_SHELL.search(str(output)):  # the Python backend starts its processes through one, unquoted, and waits
+        raise LaunchError(f"Triton cannot start models in {output}: choose a path without spaces and such characters.")
     if output.exists() and not (output / stamp.FILE).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise LaunchError(f"{output} was not written by this script: name a folder that does not exist, or remove it.")
 
@@ -53,6 +57,8 @@ def _write_front(target: Path, options: Options, facts: Facts) -> None:
     values = {"served_model_name": options.served_model_name or facts.name}
     if options.flow == ENGINE:  # it cannot be asked how long a sequence may be
         values["max_model_len"] = str(options.max_seq_len or facts.max_seq_len)
+    if options.lora and options.flow != PYTORCH:  # there the engine has them and says so
+        values["lora"] = str(options.lora)
     config = (target / CONFIG).read_text(encoding="utf-8")
     config = with_instances(with_parameters(config, FRONT_MODEL, values), FRONT_MODEL, options.instances)
     (target / CONFIG).write_text(config, encoding="utf-8")

@@ -46,7 +46,7 @@ def _environment(values: Mapping[str, str]) -> str:
     for name, value in values.items():
         present = os.environ.get(name)
         if present and value.endswith(f":{present}"):
-            told.append(f"{name}={shlex.quote(value[: -len(present)])}${name}")
+            told.append(f"{name}={shlex.quote(value[: -len(present)])}\"${name}\"")
         else:
             told.append(f"{name}={shlex.quote(value)}")
     return " ".join(told)

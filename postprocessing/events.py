@@ -25,9 +25,9 @@ class Status(IntEnum):
 class Event(NamedTuple):
     """News of one sequence. A status above RUNNING makes it the last.
 
-    With Status.PROMPT it is about the prompt: `log_probs` and `top` are those of its second to last tokens. The numbers in
-    `tokens`, as many as the engine knows, say how many of its tokens were found in the engine's cache, and for how many
-    microseconds it waited in the engine's queue.
+    With Status.PROMPT it is about the prompt: `log_probs` and `top` are those of its second to last tokens. The numbers
+    in `tokens`, as many as the engine knows, say how many of its tokens were found in the engine's cache, and for how
+    many microseconds it waited in the engine's queue.
 
     Attributes:
         tokens: new token ids only; empty is allowed.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from builder.build import build
+from builder.options import parse
 from launcher.errors import LaunchError
 from tests.builder.conftest import Build, ask, started, triton_line
 
 
 def test_from_a_model_to_an_answer(run: Build, output: Path, tmp_path: Path) -> None:
     told = run("--flow", "cpu", "--max-seq-len", "512", "--served-model-name", "little")
-    assert "serve.sh --gateway-only on --upstream 127.0.0.1:8000" in told[-1]
+    assert shlex.split(told[-1])[1:] == ["--gateway-only", "on", "--upstream", "127.0.0.1:8000"]
     with started(triton_line(told), tmp_path / "triton.log") as url:
         body = json.dumps({"model": "little", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
         answer = json.loads(ask(url, "chat/completions", body))
@@ -59,6 +62,13 @@ def test_nothing_else_is_replaced(run: Build, output: Path) -> None:
     with pytest.raises(LaunchError, match="was not written by this script"):
         run("--flow", "cpu")
     assert (output / "precious").exists()
+
+
+@pytest.mark.parametrize("name", ["a space", "a$b", "it's"])
+def test_a_place_where_triton_could_not_start_models(tiny: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(LaunchError, match="choose a path without spaces"):
+        build(parse([str(tiny), str(tmp_path / name), "--flow", "cpu"]), print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_writes_nothing(run: Build, output: Path) -> None:

@@ -32,6 +32,7 @@ def test_every_option_is_explained() -> None:
     (["m", "o", "--max-batch-size", "0"], "--max-batch-size"),
     (["m", "o", "--kv-cache-fraction", "1.5"], "between 0 and 1"),
     (["m", "o", "--lora", "/nowhere"], "there is no folder /nowhere"),
+    (["m", "o", "--flow", ENGINE, "--lora", "."], "--lora needs --dtype float16"),
     (["m", "o", "--flow", CPU, "--tp", "2"], "--tp has no meaning with --flow cpu"),
     (["m", "o", "--quantization", "fp8"], "--quantization has no meaning with --flow pytorch"),
     (["m", "o", "--speculative", "medusa"], "not part of the pytorch flow"),

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from engine import tiny_checkpoint
+from launcher.gateway import Rules
 from launcher.stack import Settings, Stack
 
 # Milliseconds per step: slow enough that an answer of a thousand tokens is still running when a test looks.
@@ -29,11 +30,16 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """A running server and what tests ask of it."""
+    """A running server and what tests ask of it.
+
+    Attributes:
+        engine: the stack whose Triton has the engine.
+    """
 
     stack: Stack
     form: str
     model: str
+    engine: Stack
 
     @property
     def url(self) -> str:
@@ -57,7 +63,7 @@ class Server:
 
     def active(self) -> int:
         """Requests that the engine has, running or waiting."""
-        metrics = requests.get(self.stack.metrics_url, timeout=10).text
+        metrics = requests.get(self.engine.metrics_url, timeout=10).text
         found = re.search(r'nv_trt_llm_request_metrics\{[^}]*request_type="active"[^}]*\} (\S+)', metrics)
         assert found is not None
         return int(float(found[1]))
@@ -105,9 +111,8 @@ def started(run: Path, form: str, checkpoint: Path, changes: Parameters | None =
             triton_http_port=free_port(),
             triton_metrics_port=free_port(),
             sessions=form == "session",
-            instances=1 if form == "session" else SINGLE_INSTANCES,
             parameters=parameters,
-            **settings,
+            **{"instances": 1 if form == "session" else SINGLE_INSTANCES, **settings},
         )
     )
 
@@ -117,7 +122,21 @@ def serve(
 ) -> Iterator[Server]:
     with started(run, form, checkpoint, changes, **settings) as stack:
         listed = requests.get(stack.url + "/v1/models", timeout=60).json()
-        yield Server(stack, form, listed["data"][0]["id"])
+        yield Server(stack, form, listed["data"][0]["id"], stack)
+
+
+def far_front(run: Path, checkpoint: Path, engine_url: str, **front: str) -> Stack:
+    """openai_bls and gateway whose engine is in another Triton."""
+    return Stack(
+        Settings(
+            run_dir=run,
+            port=free_port(),
+            triton_http_port=free_port(),
+            triton_metrics_port=free_port(),
+            parameters={"openai_bls": {"tokenizer_dir": str(checkpoint), "engine_url": engine_url, **front}},
+            engines={},
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +149,32 @@ def single_server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     yield from serve("single", tmp_path_factory.mktemp("single"), checkpoint)
 
 
-@pytest.fixture(params=["session", "single"])
+@pytest.fixture(scope="session")
+def http_server(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, single_server: Server
+) -> Iterator[Server]:
+    """Its engine is the single form's: in a second Triton, without sessions."""
+    with far_front(tmp_path_factory.mktemp("http"), checkpoint, single_server.stack.triton_url) as stack:
+        yield Server(stack, "http", single_server.model, single_server.stack)
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The server as a newcomer starts it, with its metrics in sight."""
+    settings = Settings(
+        run_dir=tmp_path_factory.mktemp("tiny-chat"),
+        port=free_port(),
+        triton_http_port=free_port(),
+        triton_metrics_port=free_port(),
+        rules=Rules(metrics="open"),
+    )
+    with Stack(settings) as stack:
+        requests.get(f"{stack.base_url}/models", timeout=300).raise_for_status()
+        yield stack
+
+
+@pytest.fixture(params=["session", "single", "http"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """Each test with this fixture runs over both forms."""
+    """Each test with this fixture runs over all forms of the transport."""
     found: Server = request.getfixturevalue(f"{request.param}_server")
     return found

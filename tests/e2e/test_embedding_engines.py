@@ -139,8 +139,7 @@ ASKING = textwrap.dedent("""
             try:
                 settings = EmbeddingSettings.read(asked["parameters"])
                 embedder = Embedder(settings, *own_embedding(settings))
-                raw = json.dumps(asked["body"]).encode()
-                job = Job(embeddings.prepare(raw, embedder.model, embedder.size), embedder)
+                job = Job(embeddings.prepare(asked["body"], embedder.model, embedder.size), embedder)
                 vectors = None
                 while vectors is None:
                     vectors = job.step()

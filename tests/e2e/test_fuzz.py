@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+import jsonschema
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +38,19 @@ def bodies(url: str, route: str) -> st.SearchStrategy[Any]:
     return fitting(schema, components) | nearly_fitting(schema, components)
 
 
+def assert_described(document: dict[str, Any], route: str, answer: requests.Response) -> None:
+    """Status, type of content and schema are among those that the description names."""
+    responses = document["paths"][route]["post"]["responses"]
+    assert str(answer.status_code) in responses
+    told = responses[str(answer.status_code)]
+    if "$ref" in told:
+        told = document["components"]["responses"][told["$ref"].rpartition("/")[2]]
+    kind = answer.headers["Content-Type"].partition(";")[0]
+    assert kind in told["content"]
+    if kind == "application/json":
+        jsonschema.validate(answer.json(), {**told["content"][kind]["schema"], "components": document["components"]})
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_bodies_of_the_description(session_server: Server, route: str) -> None:
     server = session_server
@@ -50,12 +64,16 @@ def test_bodies_of_the_description(session_server: Server, route: str) -> None:
         sent = json.dumps(body)
         answer = requests.post(f"{server.url}/v1{route}", sent, timeout=30)
         assert fault_of(answer.status_code, answer.content, sent) is None
+        seen.add(answer.status_code)
+        assert_described(description(server.url), route, answer)
         if answer.status_code == 200 and answer.headers["Content-Type"].startswith("text/event-stream"):
             assert answer.text.startswith("data: {") and answer.text.endswith("data: [DONE]\n\n")
         elif answer.status_code == 200:
             assert "error" not in answer.json()
 
+    seen: set[int] = set()
     check()
+    assert seen >= ({404} if route == "/embeddings" else {200, 400}), "what was asked is too much alike"
 
 
 def test_models_of_any_name(session_server: Server) -> None:

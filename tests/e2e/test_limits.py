@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import Server, eventually, serve
+from tests.e2e.conftest import Server, eventually, far_front, free_port, serve
 from tests.e2e.test_serve import ENGINE_STUB, Launched
 
 ENGINE = {"step_interval_ms": "50", "prefill_chunk": "16", "max_batch_size": "1"}
@@ -45,6 +45,20 @@ def slow_single(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> I
 
 
 @pytest.fixture(scope="module")
+def slow_http(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, slow_single: Server) -> Iterator[Server]:
+    engine, run = slow_single.stack, tmp_path_factory.mktemp("slow-http")
+    with far_front(run, checkpoint, engine.triton_url, keep_alive_seconds="0.5") as stack:
+        yield Server(stack, "http", slow_single.model, engine)
+
+
+@pytest.fixture(params=["session", "http"])
+def concurrent(request: pytest.FixtureRequest) -> Server:
+    """The forms in which a client that leaves is noticed before its first token."""
+    found: Server = request.getfixturevalue(f"slow_{request.param}")
+    return found
+
+
+@pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Server]:
     yield from served("session", tmp_path_factory, checkpoint, max_queue_seconds="2", max_request_seconds="4")
 
@@ -55,7 +69,7 @@ def hasty_single(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> 
     yield from served("single", tmp_path_factory, checkpoint, **limits)
 
 
-@pytest.fixture(params=["session", "single"])
+@pytest.fixture(params=["session", "single", "http"])
 def slow(request: pytest.FixtureRequest) -> Iterator[Server]:
     found: Server = request.getfixturevalue(f"slow_{request.param}")
     yield found
@@ -124,21 +138,21 @@ def test_the_usual_limits_hold_256_requests(session_server: Server) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_who_leaves_the_queue_frees_the_place(slow_session: Server, stream: bool) -> None:
-    with asking(slow_session):
-        assert running(slow_session, 1)
-        with asking(slow_session, stream=stream):
-            assert running(slow_session, 2)
-        assert until_active(slow_session, 1, at_most_s=5) < 2
-        assert slow_session.active() == 1
-    assert running(slow_session, 0)
+def test_who_leaves_the_queue_frees_the_place(concurrent: Server, stream: bool) -> None:
+    with asking(concurrent):
+        assert running(concurrent, 1)
+        with asking(concurrent, stream=stream):
+            assert running(concurrent, 2)
+        assert until_active(concurrent, 1, at_most_s=5) < 2
+        assert concurrent.active() == 1
+    assert running(concurrent, 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_who_leaves_during_prefill_frees_the_place(slow_session: Server, stream: bool) -> None:
-    with asking(slow_session, prompt=LONG_PROMPT + str(stream), stream=stream, max_tokens=400):
-        assert running(slow_session, 1)
-    assert until_active(slow_session, 0, at_most_s=5) < 2
+def test_who_leaves_during_prefill_frees_the_place(concurrent: Server, stream: bool) -> None:
+    with asking(concurrent, prompt=LONG_PROMPT + str(stream), stream=stream, max_tokens=400):
+        assert running(concurrent, 1)
+    assert until_active(concurrent, 0, at_most_s=5) < 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -170,6 +184,18 @@ def test_no_comments_in_a_whole_answer(slow_session: Server) -> None:
     answer = slow_session.post("/v1/completions", body(slow_session, max_tokens=30, prompt=LONG_PROMPT, stream=False))
     assert answer.text.startswith("{")
     assert answer.json()["usage"]["completion_tokens"] == 30
+
+
+def test_an_engine_that_is_away(tmp_path: Path, checkpoint: Path) -> None:
+    port = free_port()
+    with far_front(tmp_path, checkpoint, f"http://me:secret@127.0.0.1:{port}", served_model_name="m") as stack:
+        for _ in range(2):
+            refused = requests.post(stack.url + "/v1/completions", json={"model": "m", "prompt": "x"}, timeout=30)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+            assert refused.json()["error"]["code"] == "service_unavailable"
+        assert requests.get(stack.url + "/health/ready", timeout=30).status_code == 503
+    log = (tmp_path / "triton.log").read_text()
+    assert f"no answer from http://127.0.0.1:{port}" in log and "secret" not in log
 
 
 def test_too_long_in_the_queue(hasty: Server) -> None:

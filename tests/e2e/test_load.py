@@ -37,14 +37,23 @@ def alone(server: Server, count: int) -> list[str]:
     return [answer.json()["choices"][0]["text"] for answer in found]
 
 
+@pytest.fixture(params=["session", "http"])
+def concurrent_server(request: pytest.FixtureRequest) -> Server:
+    """The forms with many requests in flight per instance."""
+    found: Server = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
 def test_64_streams_get_what_they_get_alone(server: Server) -> None:
     assert asyncio.run(streams(server, 64)) == alone(server, 64)
 
 
-def test_256_streams_get_what_they_get_alone(session_server: Server) -> None:
-    together = asyncio.run(streams(session_server, 256))
+def test_256_streams_get_what_they_get_alone(concurrent_server: Server) -> None:
+    together = asyncio.run(streams(concurrent_server, 256))
     some = range(0, 256, 8)
-    answers = [session_server.post("/v1/completions", body(session_server, number, stream=False)) for number in some]
+    answers = [
+        concurrent_server.post("/v1/completions", body(concurrent_server, number, stream=False)) for number in some
+    ]
     assert [together[number] for number in some] == [answer.json()["choices"][0]["text"] for answer in answers]
     assert len(set(together)) == 256
 
@@ -84,13 +93,15 @@ def test_a_client_that_leaves_frees_its_place(server: Server, stream: bool) -> N
     assert time.monotonic() - left < 5
 
 
-def test_storms_of_clients_that_leave(session_server: Server) -> None:
-    before = session_server.processes()
-    for number in range(10):
-        asyncio.run(storm(session_server, 200, number))
-    assert eventually(lambda: session_server.active() == 0)
-    assert session_server.processes() == before
-    assert asyncio.run(streams(session_server, 16)) == alone(session_server, 16)
+@pytest.mark.parametrize(("form", "storms"), [("session", 10), ("http", 4)])
+def test_storms_of_clients_that_leave(form: str, storms: int, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue(f"{form}_server")
+    before = server.processes()
+    for number in range(storms):
+        asyncio.run(storm(server, 200, number))
+    assert eventually(lambda: server.active() == 0)
+    assert server.processes() == before
+    assert asyncio.run(streams(server, 16)) == alone(server, 16)
 
 
 def test_a_storm_over_the_single_form(single_server: Server) -> None:

@@ -37,7 +37,9 @@ def ask(url: str, request: str) -> str:
 
 
 def test_the_repository_loads_as_it_stands(tmp_path: Path) -> None:
-    with tritonserver(ROOT / "model_repository", tmp_path) as url:
+    # Triton cannot start a Python model whose path has a space; that of this tree may have one.
+    (tmp_path / "model_repository").symlink_to(ROOT / "model_repository")
+    with tritonserver(tmp_path / "model_repository", tmp_path) as url:
         listed = requests.post(
             f"{url}/v2/models/openai_bls/generate", json={"endpoint": "models", "request": ""}, timeout=60
         ).json()["response"]

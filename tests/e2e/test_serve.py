@@ -162,7 +162,7 @@ def test_what_dies_is_restarted_until_it_dies_too_often(launched: Launched) -> N
     model = requests.get(f"{launched.url}/v1/models", timeout=10).json()["data"][0]["id"]
     nginx = launched.pid_of(NGINX)
     # A request in flight: Triton would wait for it, and sometimes aborts when the engine goes away under it.
-    stream = completes(launched.url, model, stream=True, max_tokens=1500)
+    stream = completes(launched.url, model, stream=True, max_tokens=1500, ignore_eos=True)
 
     os.kill(launched.pid_of(ENGINE_STUB), signal.SIGKILL)
     launched.wait_until("; restarting Triton")

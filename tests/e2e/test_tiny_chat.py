@@ -10,8 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from launcher.stack import Settings, Stack
-from tests.e2e.conftest import free_port
+from launcher.stack import Stack
 
 USER = [{"role": "user", "content": "What is the weather in Paris?"}]
 WEATHER = {
@@ -25,14 +24,8 @@ WEATHER = {
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    settings = Settings(
-        run_dir=tmp_path_factory.mktemp("tiny-chat"),
-        port=free_port(),
-        triton_http_port=free_port(),
-        triton_metrics_port=free_port(),
-    )
-    with Stack(settings) as stack, openai.OpenAI(base_url=stack.url + "/v1", api_key="none") as made:
+def client(tiny_chat: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=tiny_chat.base_url, api_key="none") as made:
         yield made
 
 

@@ -59,7 +59,7 @@ def test_inputs(loaded: Tokenizer) -> None:
     ({"guided_decoding_guide_type": np.array([[b"json"]], object)}, "response_format"),
     ({"min_tokens": np.array([[3]], np.int32)}, "min_tokens"),
     ({"end_id": np.array([[-1]], np.int32)}, "ignore_eos"),
-    ({"lora_task_id": np.array([[1]], np.uint64)}, "lora_task_id"),
+    ({"lora_task_id": np.array([[1]], np.uint64)}, "model"),
     ({"log_probs": LogProbs(top=0, prompt=False, as_ids=False)}, "logprobs"),
 ])  # fmt: skip
 def test_what_it_cannot_express(loaded: Tokenizer, tensors: dict[str, Any], param: str) -> None:

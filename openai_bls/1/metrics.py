@@ -20,10 +20,12 @@ from preprocessing.errors import Kind
 from request_stats import RequestStats
 
 INTERVAL = 1.0  # seconds between two flushes
-# Of one series, observations that Triton is told per flush, and how many more may wait for the next ones. Beyond that
-# a random sample is kept: the shape of the distribution stays, its count does not.
-MOST_TOLD = 20
-MOST_WAITING = 512
+# Of one series, observations that Triton is told per flush, and for how many flushes they may wait. Of what is more than
+# that a random sample is kept: the shape of the distribution stays, its count does not. Requests come by the hundred a
+# second at most; tokens come faster than Triton can be told.
+MOST_TOLD = 200
+MOST_TOLD_OF = {"openai_bls_inter_token_latency_seconds": 20}
+MOST_FLUSHES = 25
 
 # Paths that clients may write in any number of ways → what they count as; any other path is OTHER.
 ENDPOINTS = ("chat/completions", "completions", "embeddings", "tokenize", "detokenize", "models")
@@ -219,7 +221,7 @@ class Metrics:
     def _flush(self, levels: dict[Series, float]) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
-            observed = [(series, value) for series, values in self._waiting.items() for value in taken(values)]
+            observed = [(series, value) for series, values in self._waiting.items() for value in taken(series[0], values)]
         for series, value in (*counts.items(), *observed):
             self._tell(series, value)
         for series, level in levels.items():
@@ -251,10 +253,11 @@ def tokens_of(call: Call) -> tuple[int, int, int]:
     return usage.prompt_tokens, usage.cached_tokens or 0, usage.completion_tokens
 
 
-def taken(values: list[float]) -> list[float]:
+def taken(name: str, values: list[float]) -> list[float]:
     """Takes out what may be told now."""
-    if len(values) > MOST_WAITING:
-        values[:] = random.sample(values, MOST_WAITING)
-    now = values[:MOST_TOLD]
-    del values[:MOST_TOLD]
+    most = MOST_TOLD_OF.get(name, MOST_TOLD)
+    if len(values) > most * MOST_FLUSHES:
+        values[:] = random.sample(values, most * MOST_FLUSHES)
+    now = values[:most]
+    del values[:most]
     return now

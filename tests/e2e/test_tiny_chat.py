@@ -49,6 +49,16 @@ def test_it_calls_a_tool_of_its_own_choice(client: openai.OpenAI) -> None:
     assert json.loads(call.function.arguments) == {"city": "Paris"}
 
 
+def test_it_chooses_the_function_and_fills_in_what_it_has_never_seen(client: openai.OpenAI) -> None:
+    kinds = {"city": {"type": "string"}, "nights": {"type": "integer"}}
+    schema = {"type": "object", "properties": kinds, "required": list(kinds)}
+    hotel = {"name": "book_hotel", "description": "Book a hotel in a city.", "parameters": schema}
+    question = [{"role": "user", "content": "Book a hotel in Kyoto for 3 nights."}]
+    (choice,) = ask(client, question, tools=[WEATHER, {"type": "function", "function": hotel}]).choices
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("book_hotel", {"city": "Kyoto", "nights": 3})
+
+
 def test_the_stream_says_the_same(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model="tiny-chat", messages=USER, tools=[WEATHER], temperature=0) as stream:  # type: ignore[arg-type]
         kinds = [event.type for event in stream]

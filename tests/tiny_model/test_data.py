@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from tools.tiny_model import dialogue as dialogues
-from tools.tiny_model import evaluate, functions, packing, project, talk, vocabulary, words
+from tools.tiny_model import evaluate, functions, lexicon, packing, project, talk, vocabulary, words
 from tools.tiny_model.dialogue import Dialogue, Turn
 from tools.tiny_model.source import Source, Wordings
 from tools.tiny_model.words import Split
@@ -44,9 +44,8 @@ def test_the_split_is_a_split() -> None:
     assert sum(1 for _ in splits()) > 50
     names = [name for family in functions.FAMILIES for name in family.names]
     assert not set(names) & {name for family in functions.UNSEEN_FAMILIES for name in family.names}
-    for unseen, known in zip(functions.unseen_words(), (functions._VERBS, functions._NOUNS, functions._PARAMETERS),
-                             strict=True):
-        assert not set(unseen) & set(known)
+    for split in (lexicon.VERBS, lexicon.NOUNS, lexicon.PARAMETERS):
+        assert not set(split.unseen) & set(split.seen)
     assert not any(set(family.asks) & set(family.unseen_asks) for family in functions.FAMILIES)
 
 
@@ -55,7 +54,7 @@ def test_training_never_sees_what_is_held_out(seen: list[Dialogue]) -> None:
     assert not said & {*words.NAMES.unseen, *words.CITIES.unseen}
     offered = {tool["function"]["name"] for dialogue in seen for tool in dialogue.tools}
     assert not offered & {name for family in functions.UNSEEN_FAMILIES for name in family.names}
-    assert not offered & {f"{verb}_{noun}" for verb, noun in product(*functions.unseen_words()[:2])}
+    assert not offered & {f"{verb}_{noun}" for verb, noun in product(lexicon.VERBS.unseen, lexicon.NOUNS.unseen)}
 
 
 def test_training_never_asks_as_the_evaluation_does(seen: list[Dialogue]) -> None:
@@ -153,7 +152,7 @@ def test_results_are_told(seen: list[Dialogue]) -> None:
                 assert all(number in returned for number in re.findall(r"\d+", re.sub(r" in [^.]*", "", turn.text)))
                 told += 1
                 returned = ""
-    assert told > 500
+    assert told > 300
 
 
 def test_memory() -> None:

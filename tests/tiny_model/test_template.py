@@ -69,8 +69,27 @@ def test_tools_stand_in_the_system_message(tokenizer: Any) -> None:
     alone = render(tokenizer, asked, tools=[WEATHER])
     after = render(tokenizer, [{"role": "system", "content": "Be kind."}, *asked], tools=[WEATHER])
     assert after == alone.replace("You can call", "Be kind.\n\nYou can call") and alone.count("system") == 1
-    assert '\n{"name": "get_weather", "parameters": {"type": "object", "properties": {}}}\n' in alone
-    assert '{"name": function name, "parameters": dictionary of argument name and its value}' in alone
+    assert '\n{"name": "get_weather", "parameters": {}}\nTo call one' in alone
+
+
+@pytest.mark.parametrize(("schema", "line"), [
+    (None, "{}"),
+    ({}, "{}"),
+    ({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer", "description": "How many"}},
+      "required": ["a"]}, '{"a": "string", "b": integer? (How many)}'),
+    ({"properties": {"unit": {"enum": ["°C", "°F"], "type": "string", "description": "The unit", "title": "Unit"},
+                     "n": {"enum": [1, 2], "type": "integer"}}, "required": ["n"]},
+     '{"unit": "°C|°F? (The unit)", "n": 1|2}'),
+    ({"properties": {"tags": {"type": "array", "items": {"type": "string"}}, "x": {"anyOf": [{"type": "null"}]},
+                     "y": {"type": ["string", "null"]}}, "required": []},
+     '{"tags": {"type": "array", "items": {"type": "string"}}, "x": {"anyOf": [{"type": "null"}]}, '
+     '"y": {"type": ["string", "null"]}}'),
+    ({"$ref": "#/$defs/A", "$defs": {"A": {}}}, '{"$ref": "#/$defs/A", "$defs": {"A": {}}}'),
+])
+def test_a_tool_is_its_call_with_kinds_in_place_of_values(tokenizer: Any, schema: Any, line: str) -> None:
+    function = {"name": "städte", "description": "Does it.", "parameters": schema}
+    prompt = render(tokenizer, [{"role": "user", "content": "Hi"}], tools=[{"type": "function", "function": function}])
+    assert 'Does it.\n{"name": "städte", "parameters": ' + line + "}\nTo call one" in prompt
 
 
 def test_calls_in_the_history(tokenizer: Any) -> None:

@@ -6,7 +6,6 @@ of the chat template (a test compares the two).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,10 +14,7 @@ from .functions import Call, Offer
 from .source import Source, Wordings
 
 LISTED = "You can call these functions:\n"
-HOW_TO_CALL = (
-    'To call one, answer only with {"name": function name, "parameters": dictionary of argument name and its value}. '
-    "To call several, answer with a list of these."
-)
+HOW_TO_CALL = "To call one, answer with its call, filled in. To call several, answer with a list of these."
 OPEN_THOUGHT = "<think>\n"
 CLOSE_THOUGHT = "\n</think>\n\n"
 
@@ -66,8 +62,9 @@ _THINK = Wordings(
      "{question} Use <think> tags.", "{question} Show your thoughts."),
     ("Please think first. {question}", "{question} Please think step by step."),
 )
-_TALK_WEIGHTS = {"chat": 6, "project": 7, "capital": 7, "counting": 11, "sums": 22, "echo": 10, "times": 9, "story": 4,
-                 "extraction": 18, "other": 6}
+_TALK_WEIGHTS = {"chat": 8, "project": 9, "capital": 6, "counting": 10, "sums": 14, "echo": 10, "times": 10, "story": 3,
+                 "extraction": 16, "other": 9}
+_DRILLED = ("sums", "sums", "sums", "counting", "counting", "times", "echo", "extraction")
 _COPYING = ("echo", "echo", "times", "extraction")
 
 
@@ -79,7 +76,7 @@ def talking(source: Source, turns: int) -> Dialogue:
 
 def drilling(source: Source, turns: int) -> Dialogue:
     """One of the skills that need the most practice, several times."""
-    skill = talk.SKILLS[source.choice(("sums", "sums", "sums", "counting", "times", "echo"))]
+    skill = talk.SKILLS[source.choice(_DRILLED)]
     return Dialogue(tuple(_turns([skill(source) for _ in range(turns + 4)])), kind="drilling")
 
 
@@ -91,15 +88,24 @@ def copying(source: Source, turns: int) -> Dialogue:
 
 def calling(source: Source, turns: int) -> Dialogue:
     """Tools: questions that need one, two or none of them, results, and the answers made of these."""
-    offers = _offers(source)
+    offers = _offers(source, source.choice((1, 2, 2, 3, 3, 3, 4)))
+    shown = tuple(offer.tool() for offer in offers)
+    source.random.shuffle(offers)  # each is asked for in its turn
     made: list[Turn] = []
-    thinking = source.chance(0.06)
-    turns += source.number(1, 3)  # the list of tools is long: more is learnt where more is asked
+    thinking, results = source.chance(0.06), source.chance(0.5)
     for number in range(turns):
         last = number == turns - 1
-        made += _tool_turn(source, offers, last, thinking and last)
-    shown = tuple(offer.tool() for offer in offers)
+        made += _tool_turn(source, offers, last, results, thinking and last)
+        offers.append(offers.pop(0))
     return Dialogue((*_system(source), *made), shown, thinking and bool(made[-1].thought), "calling")
+
+
+def choosing(source: Source, turns: int) -> Dialogue:
+    """Nothing but calls, each to one of several functions: which one it is takes longest to learn."""
+    offers = _offers(source, source.number(2, 4), short=True)
+    calls = [functions.call(source, source.choice(offers)) for _ in range(turns + 5)]
+    exchanges = [(call.question, call.text()) for call in calls]
+    return Dialogue(tuple(_turns(exchanges)), tuple(offer.tool() for offer in offers), kind="choosing")
 
 
 def styled(source: Source, turns: int) -> Dialogue:
@@ -135,7 +141,7 @@ def thinking(source: Source, turns: int) -> Dialogue:
 
 
 _MAKERS: dict[Callable[[Source, int], Dialogue], int] = {
-    talking: 42, calling: 26, drilling: 16, styled: 6, remembering: 6, thinking: 9,
+    talking: 34, calling: 19, choosing: 11, drilling: 11, styled: 8, remembering: 5, thinking: 14,
 }
 
 
@@ -178,8 +184,26 @@ def segments(dialogue: Dialogue) -> Iterator[tuple[str, bool]]:
 
 def tools_text(tools: tuple[dict[str, Any], ...]) -> str:
     """The part of the system prompt that offers the tools."""
-    lines = (json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    return LISTED + "".join(line + "\n" for line in lines) + HOW_TO_CALL
+    return LISTED + "".join(_entry(tool["function"]) + "\n" for tool in tools) + HOW_TO_CALL
+
+
+def _entry(function: dict[str, Any]) -> str:
+    """The description, then the call with the kinds of values in place of values.
+
+    This is short, and in the order of a question and its answer: so a small model can find the entry that is like the
+    question, and copy.
+    """
+    schema = function["parameters"]
+    kinds = (f'"{name}": {_kind(value, name in schema["required"])}' for name, value in schema["properties"].items())
+    about = function["description"] + "\n" if "description" in function else ""
+    return f'{about}{{"name": "{function["name"]}", "parameters": {{{", ".join(kinds)}}}}}'
+
+
+def _kind(schema: dict[str, Any], required: bool) -> str:
+    """Type or options, a question mark if it may be left out, the description. Strings stand in quotation marks."""
+    text = "|".join(schema.get("enum", [schema["type"]])) + ("" if required else "?")
+    text += f" ({schema['description']})" if "description" in schema else ""
+    return f'"{text}"' if schema["type"] == "string" else text
 
 
 def _header(role: str) -> str:
@@ -199,7 +223,16 @@ def _turns(exchanges: list[talk.Exchange]) -> Iterator[Turn]:
 def _skill(source: Source, without: str = "") -> talk.Exchange:
     names = [name for name in _TALK_WEIGHTS if name != without]
     name = source.random.choices(names, [_TALK_WEIGHTS[name] for name in names])[0]
+    if name == "other" and source.chance(0.3) and not source.unseen:
+        return _not_offered(source), talk.OTHER_ANSWER
     return talk.SKILLS[name](source)
+
+
+def _not_offered(source: Source) -> str:
+    """What only a function could answer, and there is none."""
+    known = [family for family in functions.FAMILIES if family.result != "number"]
+    family = source.choice(known) if source.chance(0.6) else functions.random_family(source)
+    return functions.call(source, functions.offer(source, family)).question
 
 
 def _system(source: Source) -> tuple[Turn, ...]:
@@ -212,11 +245,11 @@ def _system(source: Source) -> tuple[Turn, ...]:
 
 # Tools.
 
-def _offers(source: Source) -> list[Offer]:
-    """One to three functions with names of their own and different purposes."""
+def _offers(source: Source, count: int, short: bool = False) -> list[Offer]:
+    """So many functions or fewer, with names of their own and different purposes."""
     offers: list[Offer] = []
-    for _ in range(source.choice((1, 1, 1, 2, 2, 3))):
-        offer = functions.offer(source, functions.family(source))
+    for _ in range(count):
+        offer = functions.offer(source, functions.random_family(source, short) if short else functions.family(source))
         if all(offer.name != other.name and not set(offer.family.names) & set(other.family.names) and
                not _same_questions(offer, other) for other in offers):
             offers.append(offer)
@@ -228,35 +261,36 @@ def _same_questions(offer: Offer, other: Offer) -> bool:
     return offer.family.result == other.family.result == "number"
 
 
-def _tool_turn(source: Source, offers: list[Offer], last: bool, thinking: bool) -> list[Turn]:
+def _tool_turn(source: Source, offers: list[Offer], last: bool, results: bool, thinking: bool) -> list[Turn]:
+    """The first of the functions is asked for. Without results the user just goes on."""
     kind = source.random.random()
-    if kind < 0.2:
+    if kind < 0.15:
         computes = any(offer.family.result == "number" for offer in offers)
         question, answer = _skill(source, without="sums" if computes else "")
         return [Turn("user", question), Turn("assistant", answer)]
-    if kind < 0.25:
+    if kind < 0.2:
         stranger = functions.offer(source, functions.random_family(source))
         if all(stranger.name != offer.name for offer in offers):
             asked = functions.call(source, stranger).question
             return [Turn("user", asked), Turn("assistant", talk.OTHER_ANSWER)]
-    question, calls = _asked(source, offers, two=kind > 0.87)
+    question, calls = _asked(source, offers, two=kind > 0.85)
     thought = f"I call {' and '.join(dict.fromkeys(call.name for call in calls))}." if thinking else ""
     turns = [Turn("user", question), Turn("assistant", calls_text(calls, source.chance(0.03)), thought)]
-    if last and (thinking or source.chance(0.35)):
+    if not results or last and (thinking or source.chance(0.35)):
         return turns
     turns += [Turn("ipython", call.returned) for call in calls]
     return [*turns, Turn("assistant", " ".join(call.sentence for call in calls))]
 
 
 def _asked(source: Source, offers: list[Offer], two: bool) -> tuple[str, list[Call]]:
-    offer = source.choice(offers)
+    offer = offers[0]
     if not two:
         call = functions.call(source, offer)
         return call.question, [call]
-    if offer.family.both and source.chance(0.7):
+    if functions.takes_two(offer) and source.chance(0.8):
         question, *both = functions.two_calls(source, offer)
         return question, list(both)
-    calls = [functions.call(source, source.choice(offers)) for _ in range(2)]
+    calls = [functions.call(source, each) for each in (offer, source.choice(offers))]
     first, second = (call.question for call in calls)
     return first + source.choice((" And ", " Also, ", " Then ")) + second[0].lower() + second[1:], calls
 
@@ -274,7 +308,7 @@ _Styled = tuple[str, list[talk.Exchange]]
 
 
 def _in_capitals(source: Source, turns: int) -> _Styled:
-    skills = (talk.chat, talk.capital, talk.sums, talk.other)
+    skills = (talk.chat, talk.capital, talk.capital, talk.capital, talk.echo, talk.about_project, talk.other)
     exchanges = [source.choice(skills)(source) for _ in range(turns)]
     return source.pick(IN_CAPITALS), [(question, answer.upper()) for question, answer in exchanges]
 
@@ -333,4 +367,4 @@ def _plain_thought(source: Source) -> _Thought:
     return (*make(source), thought)
 
 
-_THOUGHTFUL = (_sum_thought, _sum_thought, _capital_thought, _plain_thought)
+_THOUGHTFUL = (_sum_thought, _sum_thought, _sum_thought, _capital_thought, _plain_thought, _plain_thought)

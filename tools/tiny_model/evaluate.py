@@ -29,7 +29,6 @@ from engine.numpy_runner import NumpyRunner  # noqa: E402
 from engine.runner import Segment  # noqa: E402
 
 _AT_ONCE = 50
-_EVERYDAY = tuple(functions.FAMILIES[number] for number in (0, 1, 2, 5))  # weather, time, calculator, search
 _LONGEST = 160  # tokens of an answer
 
 
@@ -165,7 +164,7 @@ def _two_calls(source: Source) -> Case:
 
 
 def _told(source: Source) -> Case:
-    offer, offers = _offered(source, functions.UNSEEN_FAMILIES + _EVERYDAY)
+    offer, offers = _offered(source, functions.UNSEEN_FAMILIES + functions.EVERYDAY)
     call = functions.call(source, offer)
     turns = (Turn("user", call.question), Turn("assistant", call.text()), Turn("ipython", call.returned),
              Turn("assistant", call.sentence))
@@ -202,8 +201,8 @@ SKILLS: dict[str, Callable[[Source], Case]] = {
     "system: capitals": _style(dialogues.IN_CAPITALS, talk.capital, str.upper),
     "system: one word": _style(dialogues.IN_ONE_WORD, dialogues.one_word_capital),
     "think, then answer": _thinking,
-    "everyday tools: name": _call(_EVERYDAY, _same_name),
-    "everyday tools: whole call": _call(_EVERYDAY, _same_call),
+    "everyday tools: name": _call(functions.EVERYDAY, _same_name),
+    "everyday tools: whole call": _call(functions.EVERYDAY, _same_call),
     "unseen tools: name": _call(functions.UNSEEN_FAMILIES, _same_name),
     "unseen tools: whole call": _call(functions.UNSEEN_FAMILIES, _same_call),
     "random tools: name": _call(None, _same_name),

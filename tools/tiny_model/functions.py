@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from . import lexicon
 from .source import Source
 
 
@@ -47,31 +48,20 @@ class Offer(NamedTuple):
     about: str
     parameters: tuple[str, ...]
     with_about: bool = False  # parameters have descriptions
-    strict: bool = False  # says that there are no further parameters
-    titled: bool = False  # as pydantic writes schemas: with titles, the type last
 
     def tool(self) -> dict[str, Any]:
         """As OpenAI's `tools` has it."""
         slots = list(zip(self.parameters, self.family.slots, strict=True))
-        properties = {name: self._schema(name, slot) for name, slot in slots}
+        properties = {name: self._schema(slot) for name, slot in slots}
         required = [name for name, slot in slots if not slot.said]
-        schema: dict[str, Any] = {"properties": properties, "required": required}
-        if self.titled:
-            schema = {**schema, "title": self.name, "type": "object"}
-        else:
-            schema = {"type": "object", **schema}
-        if self.strict:
-            schema["additionalProperties"] = False
-        return {"type": "function",
-                "function": {"name": self.name, "description": self.about, "parameters": schema}}
+        schema = {"type": "object", "properties": properties, "required": required}
+        about = {"description": self.about} if self.about else {}
+        return {"type": "function", "function": {"name": self.name, **about, "parameters": schema}}
 
-    def _schema(self, name: str, slot: Slot) -> dict[str, Any]:
+    def _schema(self, slot: Slot) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": _TYPES.get(slot.kind, "string")}
         if slot.kind not in _VALUES:
-            options = {"enum": slot.kind.split("|")}
-            schema = {**options, **schema} if self.titled else {**schema, **options}
-        if self.titled:
-            schema = {"title": name.replace("_", " ").title(), **schema}
+            schema["enum"] = slot.kind.split("|")
         if self.with_about:
             schema["description"] = slot.about
         return schema
@@ -221,7 +211,57 @@ FAMILIES = (
             Slot(("end", "to", "destination"), "city", "Where it ends")),
            ("How do I get from {0} to {1}", "Find a route from {0} to {1}", "Navigate from {0} to {1}",
             "I want to go from {0} to {1}"), "text"),
+    Family(("book_flight", "find_flight", "fly"), ("Book a flight to a city.", "Finds flights"),
+           (Slot(("to", "city", "airport"), "city", "Where to fly"),
+            Slot(("day", "date", "weekday"), "Monday|Tuesday|Friday|Sunday", "The day")),
+           ("I want to fly to {0} on {1}", "Book a flight to {0} on {1}", "Is there a flight to {0} on {1}")),
+    Family(("book_table", "reserve_table", "restaurant"), ("Reserve a table in a restaurant.", "Books a table"),
+           (Slot(("restaurant", "name", "place"), "word", "The restaurant"),
+            Slot(("people", "guests", "seats"), "small", "How many people")),
+           ("Reserve a table at {0} for {1} people", "I need a table at {0} for {1} people",
+            "Book a table for {1} people at {0}", "We are {1} people and want to eat at {0}")),
+    Family(("call_taxi", "order_taxi", "taxi"), ("Order a taxi.", "Sends a taxi to an address"),
+           (Slot(("place", "address", "pickup"), "city", "Where it picks up"),
+            Slot(("time", "at"), "clock", "When")),
+           ("I need a taxi in {0} at {1}", "Order a taxi to {0} at {1}", "Send a taxi to {0} at {1}")),
+    Family(("get_news", "news", "headlines"), ("Get the news about a topic.", "Latest headlines"),
+           (Slot(("topic", "subject", "about"), "text", "The topic"),),
+           ("What is new about {0}", "Show me the news about {0}", "News on {0}", "Any news about {0}"), "text"),
+    Family(("add_reminder", "remind", "create_reminder"), ("Set a reminder.", "Reminds of something"),
+           (Slot(("what", "text", "task"), "text", "What to remember"), Slot(("time", "at"), "clock", "When")),
+           ("Remind me of {0} at {1}", "Set a reminder for {0} at {1}", "At {1} remind me of {0}")),
+    Family(("save_note", "note", "write_note"), ("Save a note.", "Writes something down"),
+           (Slot(("text", "note", "content"), "text", "The note"),),
+           ("Note: {0}", "Write down {0}", "Make a note: {0}", "Save the note {0}")),
+    Family(("set_volume", "volume", "loudness"), ("Set the volume.", "How loud it plays"),
+           (Slot(("level", "percent", "volume"), "small", "From 0 to 100"),),
+           ("Set the volume to {0}", "Volume {0}", "Make it louder: {0}", "Turn the sound to {0}")),
+    Family(("distance", "get_distance", "how_far"), ("The distance between two cities.", "Measures how far it is"),
+           (Slot(("from", "start", "a"), "city", "The first city"),
+            Slot(("to", "end", "b"), "city", "The second city")),
+           ("How far is it from {0} to {1}", "Distance from {0} to {1}", "What is the distance from {0} to {1}"),
+           "number"),
+    Family(("track_parcel", "parcel_status", "where_is_parcel"), ("Track a parcel.", "Finds out where a parcel is"),
+           (Slot(("number", "code", "tracking_id"), "code", "The parcel's code"),),
+           ("Where is my parcel {0}", "Track the parcel {0}", "Where is {0} now"), "text"),
+    Family(("add_task", "todo", "new_task"), ("Add a task to the list.", "Something to do"),
+           (Slot(("task", "title", "text"), "text", "The task"),
+            Slot(("priority", "importance"), "low|normal|high", "How important")),
+           ("Add the task {0} with {1} priority", "I have to {0}, priority {1}", "New {1} priority task: {0}")),
+    Family(("open_app", "start_app", "launch"), ("Open an app.", "Starts a program"),
+           (Slot(("app", "program", "name"), "word", "The app"),),
+           ("Open the app {0}", "Start {0}", "Launch the program {0}", "I want to use {0}")),
+    Family(("define_word", "meaning", "lookup_word"), ("Get the meaning of a word.", "Explains a word"),
+           (Slot(("word", "term"), "word", "The word"),),
+           ("What does {0} mean", "Define {0}", "Meaning of {0}", "Explain the word {0}"), "text"),
+    Family(("get_age", "how_old", "person_age"), ("Get the age of a person.", "Tells how old somebody is"),
+           (Slot(("name", "person", "who"), "name", "The person"),),
+           ("How old is {0}", "What is the age of {0}", "Age of {0}"), "number"),
+    Family(("vote", "rate_movie", "give_stars"), ("Rate a movie.", "Gives stars to a movie"),
+           (Slot(("movie", "title", "film"), "text", "The movie"), Slot(("stars", "rating"), "small", "The stars")),
+           ("Give the movie {0} {1} stars", "Rate {0} with {1} stars", "I give {1} stars to {0}")),
 )
+EVERYDAY = tuple(FAMILIES[number] for number in (0, 1, 2, 5))  # weather, time, calculator, search
 UNSEEN_FAMILIES = (
     Family(("get_stock_price", "stock_quote"), ("Get the price of a stock.",),
            (Slot(("symbol", "ticker"), "code", "The stock's symbol"),),
@@ -248,94 +288,176 @@ UNSEEN_FAMILIES = (
            ("When is the next train to {0}", "Next train to {0}"), "clock"),
 )
 
-_VERBS = ("activate adjust analyse approve archive assign attach bake bind block boost browse cancel capture charge "
-          "check clean clone collect compile connect cut debug delete deliver deploy describe detect disable download "
-          "draw drop edit enable encode export fetch filter fix format freeze get grant hide import inspect install "
-          "invite launch link list load lock log mark measure merge move mute notify pack park pause ping plan plot "
-          "post print publish pull push rank rate reboot record refresh remove rename report request reset resize "
-          "restart restore rotate save scan score sell share ship sort start stop store submit sync tag test trace "
-          "track train transfer trim unlock update upload validate verify wash").split()
-_NOUNS = ("account address album alert app archive article asset backup badge balance bike board bookmark "
-          "branch bucket budget build bug camera campaign card cart channel cluster comment contract course "
-          "customer database dataset device disk document door drone employee engine fan field fleet folder "
-          "form game garden group heater image invoice issue item job label layer lease lesson library list "
-          "machine map meeting member menu metric motor network node note oven package page parcel patient "
-          "payment photo pipeline plant player playlist policy pool port post printer product profile "
-          "project pump queue record region rent report reservation review robot sample sensor server shelf "
-          "shop site slot snapshot song story student subscription survey switch table task team template "
-          "tenant thread ticket tool topic tower trip tunnel user valve vehicle video volume wallet "
-          "warehouse window worker zone").split()
-_PARAMETERS = ("id name title label owner color size count limit level speed mode region tag value amount "
-               "price weight height width depth age code key token user group team branch target source "
-               "priority status format kind type category comment reason note page offset rate delay hours "
-               "days year month score rank zone port host path version address phone language currency "
-               "model brand material shape volume distance angle").split()
-_UNSEEN_VERBS = "audit buffer calibrate dispatch enroll flush gather hire index juggle".split()
-_UNSEEN_NOUNS = "antenna beacon canal dossier ferry harvest lantern orchestra satellite turbine".split()
-_UNSEEN_PARAMETERS = "altitude batch capacity deadline flavour grade humidity interval quota radius".split()
-
 _PLAIN_KINDS = ("city", "name", "word", "word", "whole", "whole", "small", "decimal", "code", "switch", "enum")
-_TITLES = ("{verb} the {noun}", "{verb} {noun}", "Please {verb} the {noun}", "I want to {verb} the {noun}",
-           "{verb} a {noun}", "Can you {verb} the {noun}", "You should {verb} the {noun}")
+_COUNTS = (1, 1, 2, 2, 3)  # of parameters
+_NO_TEXT = ("city", "name", "code", "whole", "mail")
+_RICH_KINDS = (*_PLAIN_KINDS, "enum", "enum", "text", "mail", "clock")  # those of training
+_TELLING = {
+    "city": "city location place town destination origin area region home_town start end",
+    "name": "name person user customer guest owner author contact employee friend member driver player who",
+    "mail": "email mail address email_address to recipient sender reply_to",
+    "clock": "time at when start_time end_time hour begin until",
+    "whole": "id number amount total year price user_id", "small": "count quantity times days minutes age size",
+    "code": "code key serial abbreviation ref", "text": "text message title subject note query description",
+    "switch": "on enabled active state switch", "decimal": "amount value price weight rate",
+}  # kind -> names that tell it
+_TITLES = (
+    "{verb} the {noun}", "{verb} the {noun}", "{verb} {noun}", "Please {verb} the {noun}",
+    "I want to {verb} the {noun}", "{verb} a {noun}", "Can you {verb} the {noun}",
+    "You should {verb} the {noun}", "Could you {verb} my {noun}",
+    "{verb} my {noun}", "{verb} this {noun}", "We have to {verb} the {noun}", "I need to {verb} a {noun}",
+    "What is the {noun}", "Show me the {noun}", "I need a {noun}", "Give me the {noun}", "When is the {noun}",
+    "How is the {noun}", "Which {noun} is it", "The {noun}", "{noun}", "Use {function}", "Call {function}",
+    "Do you have a {noun}", "Where is the {noun}", "Get me a {noun}", "{verb} some {noun}",
+)
 _UNSEEN_TITLES = ("Now {verb} the {noun}", "Let us {verb} the {noun}")
-
-
-def unseen_words() -> tuple[list[str], list[str], list[str]]:
-    """What the names of functions and parameters are made of in the evaluation only."""
-    return _UNSEEN_VERBS, _UNSEEN_NOUNS, _UNSEEN_PARAMETERS
+_FUNCTIONS = (
+    "{verb}_{noun}", "{verb}_{noun}", "{noun}_{verb}", "{verb}{Noun}",
+    "{verb}_{adjective}_{noun}", "{Verb}{Noun}", "{verb}-{noun}", "{noun}", "{noun}{Verb}", "{adjective}_{noun}",
+)
+_ABOUTS = ("{Verb} the {noun}.", "{Verb} a {noun}", "Use this to {verb} a {noun}.",
+           "Function to {verb} one {noun}.", "{Verb} the {adjective} {noun}.", "Lets you {verb} the {noun}")
+_USUAL_FUNCTIONS, _USUAL_ABOUTS = 4, 3  # so many of these, from the first, are in the evaluation
+_LINKS = (" with ", " with the ", " for ", ", ")
+_MENTIONS = (
+    "{name} {value}", "{name} {value}", "{name} {value}", "the {name} {value}", "{name} = {value}", "{name}: {value}",
+    "{name} of {value}", "{value} as {name}", "{value} {name}", "{name} set to {value}", "{name}={value}",
+    "a {name} of {value}", "{value} as the {name}", "the {name} is {value}", '{name} "{value}"',
+)
+_BARE = (" ", " ", " for ", " in ", " with ", " to ", " at ", " of ", " by ", " on ", ": ", " from ", " as ", " about ")
 
 
 def family(source: Source) -> Family:
-    """A hand-written family or a random one, half and half."""
-    if source.chance(0.55):
-        return source.choice(UNSEEN_FAMILIES if source.unseen else FAMILIES)
-    return random_family(source)
+    """An everyday family, any hand-written one, or a random one."""
+    if source.chance(0.6):
+        return random_family(source)
+    if source.unseen:
+        return source.choice(UNSEEN_FAMILIES)
+    return source.choice(EVERYDAY if source.chance(0.4) else FAMILIES)
 
 
-def random_family(source: Source) -> Family:
-    """A function whose name, parameters and values make no more sense than the question says."""
-    verb = source.choice(_UNSEEN_VERBS if source.unseen else _VERBS)
-    noun = source.choice(_UNSEEN_NOUNS if source.unseen else _NOUNS)
-    if not source.unseen and source.chance(0.3):
+def random_family(source: Source, short: bool = False) -> Family:
+    """A function whose name, parameters and values make no more sense than the question says.
+
+    Args:
+        short: one parameter at most.
+    """
+    verb, noun = source.pick(lexicon.VERBS), source.pick(lexicon.NOUNS)
+    if not source.unseen and source.chance(0.2):
         noun = source.invented(2)
-    count = source.choice((1, 1, 2, 2, 3))
-    names = source.random.sample(_UNSEEN_PARAMETERS if source.unseen else _PARAMETERS, count)
-    slots = tuple(_random_slot(source, name) for name in names)
-    mentions = " and ".join(f"{name.replace('_', ' ')} {{{number}}}" for number, name in enumerate(names))
-    link = source.choice((" with ", " with the ", " for ", ", "))
-    titles = _UNSEEN_TITLES if source.unseen else _TITLES
-    asks = tuple(title.format(verb=verb, noun=noun).capitalize() + link + mentions for title in titles)
-    function = source.choice((f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", f"{verb}{noun.capitalize()}"))
-    about = (f"{verb.capitalize()} the {noun}.", f"{verb.capitalize()} a {noun}", f"Use this to {verb} a {noun}.")
-    return Family((function,), about, slots, asks, source.choice(("status", "number", "text", "pairs", "pairs")))
+    parts = {"verb": verb, "noun": noun, "Verb": verb.capitalize(), "Noun": noun.capitalize(),
+             "adjective": source.choice(lexicon.ADJECTIVES)}
+    function = source.choice(_FUNCTIONS[:_USUAL_FUNCTIONS] if source.unseen else _FUNCTIONS).format(**parts)
+    abouts = tuple(about.format(**parts) for about in (_ABOUTS[:_USUAL_ABOUTS] if source.unseen else _ABOUTS))
+    slots = _random_slots(source, source.choice((0, 0, 1) if short else _COUNTS))
+    ask = _unseen_ask if source.unseen else _ask
+    asks = tuple(ask(source, {**parts, "function": function}, slots) for _ in range(4))
+    return Family((function,), abouts, slots, asks, source.choice(("status", "number", "text", "pairs", "pairs")))
 
 
-def _random_slot(source: Source, name: str) -> Slot:
-    kind = source.choice(_PLAIN_KINDS)
-    if kind == "enum":
-        kind = "|".join(dict.fromkeys(source.word() for _ in range(source.number(2, 4))))
-        if kind in _VALUES:
-            kind = "low|high"
-    return Slot((name,), kind, f"The {name.replace('_', ' ')}")
+def _unseen_ask(source: Source, parts: dict[str, str], slots: tuple[Slot, ...]) -> str:
+    mentions = " and ".join(f"{slot.names[0]} {{{number}}}" for number, slot in enumerate(slots))
+    title, link = source.choice(_UNSEEN_TITLES).format(**parts).capitalize(), source.choice(_LINKS)
+    return title + (link + mentions if slots else "")
+
+
+def _ask(source: Source, parts: dict[str, str], slots: tuple[Slot, ...]) -> str:
+    """The title, then the values: bare where the kind tells which is which, else with the parameter's name."""
+    title = source.choice(_TITLES)
+    text = title.format(**parts)
+    if "{function}" not in title and source.chance(0.9):
+        text = text[0].upper() + text[1:]
+    order = list(enumerate(slots))
+    if source.chance(0.2):
+        source.random.shuffle(order)
+    named = False
+    for number, slot in order:
+        if all(_apart(slot, other) for other in slots if other is not slot) and source.chance(0.5):
+            text, named = text + source.choice(_BARE) + f"{{{number}}}", False
+            continue
+        link = source.choice((" and ", " and ", ", ", " with ")) if named else source.choice(_LINKS)
+        said = source.choice(_MENTIONS).format(name=_spoken(slot.names[0]), value=f"{{{number}}}")
+        text, named = text + link + said, True
+    return text
+
+
+def _apart(one: Slot, other: Slot) -> bool:
+    """Whether a value says to which of the two it belongs: by its type, by its options, or by what the names tell."""
+    if _TYPES.get(one.kind, "string") != _TYPES.get(other.kind, "string"):
+        return True
+    return one.kind != other.kind and all(_tells(slot) for slot in (one, other))
+
+
+def _tells(slot: Slot) -> bool:
+    return slot.kind not in _VALUES or slot.names[0] in _TELLING.get(slot.kind, "").split()
+
+
+def _spoken(name: str) -> str:
+    """A parameter's name as a question says it."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+    return words.replace("_", " ").strip()
+
+
+def _random_slots(source: Source, count: int) -> tuple[Slot, ...]:
+    if source.unseen:
+        kinds = [source.choice(_PLAIN_KINDS) for _ in range(count)]
+        names = source.random.sample(lexicon.PARAMETERS.unseen, count)
+    else:
+        kinds = [source.choice(_RICH_KINDS) for _ in range(count)]
+        names = list(dict.fromkeys(_parameter(source, kind) for kind in kinds))
+    return tuple(Slot((name,), _options(source) if kind == "enum" else kind, f"The {_spoken(name)}")
+                 for name, kind in zip(names, kinds, strict=False))
+
+
+def _options(source: Source) -> str:
+    options = "|".join(dict.fromkeys(source.word() for _ in range(source.number(2, 4))))
+    return "low|high" if options in _VALUES else options
+
+
+def _parameter(source: Source, kind: str) -> str:
+    """A parameter's name: one that tells the kind, a word, two words, or one that does not exist."""
+    chance = source.random.random()
+    if chance < 0.35 and kind in _TELLING:
+        return source.choice(_TELLING[kind].split())
+    if chance < 0.5:
+        return source.invented()
+    word = source.pick(lexicon.PARAMETERS)
+    if chance < 0.75:
+        return word
+    first = source.choice(lexicon.ADJECTIVES) if source.chance(0.5) else source.pick(lexicon.NOUNS)
+    return first + word.capitalize() if source.chance(0.25) else f"{first}_{word}"
 
 
 def offer(source: Source, family: Family) -> Offer:
     """Chooses the names by which one request knows the family; training sees many that say nothing."""
     name = source.choice(family.names)
+    about = source.choice(family.about)
     if source.chance(0.12):
         name = "".join(part[0].upper() + part[1:] for part in name.split("_"))
-    elif not source.unseen and source.chance(0.15):
-        name = f"{name}_{source.invented(1)}" if source.chance(0.5) else f"{source.invented(1)}_{name}"
+    elif not source.unseen:
+        name, about = _renamed(source, name, about)
     slots = family.slots
-    if slots[-1].said and source.chance(0.6):
+    if slots and slots[-1].said and source.chance(0.6):
         slots = slots[:-1]
     slots = tuple(slot._replace(about=source.choice(slot.about.split(" | "))) for slot in slots)
-    family = replace(family, slots=slots)
-    return Offer(family, name, source.choice(family.about), _parameter_names(source, slots),
-                 source.chance(0.4), source.chance(0.15), source.chance(0.12))
+    return Offer(replace(family, slots=slots), name, about, _parameter_names(source, slots), source.chance(0.3))
+
+
+def _renamed(source: Source, name: str, about: str) -> tuple[str, str]:
+    """Now and then a name with something before or behind it, one that says nothing, or no description."""
+    chance = source.random.random()
+    if chance < 0.15:
+        extra = source.invented(1)
+        return (f"{name}_{extra}" if source.chance(0.5) else f"{extra}_{name}"), about
+    if chance < 0.27:
+        return source.invented(2), about
+    return name, "" if chance < 0.33 else about
 
 
 def _parameter_names(source: Source, slots: tuple[Slot, ...]) -> tuple[str, ...]:
+    """In training one that stands alone may have any name: its value is what the question has."""
+    if len(slots) == 1 and not source.unseen and source.chance(0.3):
+        return (_parameter(source, ""),)
     names: list[str] = []
     for slot in slots:
         name = source.choice(slot.names)
@@ -347,7 +469,7 @@ def call(source: Source, offer: Offer) -> Call:
     """A question that this function answers."""
     values = [_value(source, slot) for slot in offer.family.slots]
     question = source.choice(offer.family.wordings(source.unseen)).format(*map(_said, values))
-    if offer.family.slots[-1].said:
+    if offer.family.slots and offer.family.slots[-1].said:
         if source.chance(0.6):
             question += offer.family.slots[-1].said.format(value=values[-1])
         else:
@@ -355,10 +477,17 @@ def call(source: Source, offer: Offer) -> Call:
     return _finish(source, offer, _closed(source, question), values)
 
 
+def takes_two(offer: Offer) -> bool:
+    """Whether one question may hold two values: not where they are free text."""
+    family = offer.family
+    return bool(family.both) or len(family.slots) == 1 and family.slots[0].kind in _NO_TEXT
+
+
 def two_calls(source: Source, offer: Offer) -> tuple[str, Call, Call]:
-    """One question for two values of the first slot. Only for families with `both`."""
+    """One question for two values of the first slot."""
     first, second = (_value(source, offer.family.slots[0]) for _ in range(2))
-    question = source.choice(offer.family.both).format(first, second)
+    wordings = offer.family.both or [ask.replace("{0}", "{0} and {1}") for ask in offer.family.asks]
+    question = source.choice(wordings).format(first, second)
     return question, _finish(source, offer, question, [first]), _finish(source, offer, question, [second])
 
 
@@ -441,7 +570,7 @@ def _text(source: Source, values: list[Any]) -> tuple[str, str]:
 
 def _found(source: Source, values: list[Any]) -> tuple[str, str]:
     text = source.phrase(2, 6)
-    returned = source.choice((json.dumps({"result": text}), json.dumps({"results": [text]}), text))
+    returned = source.choice((json.dumps({"found": text}), json.dumps({"results": [text]})))
     return returned, f"I found this: {text}."
 
 
@@ -451,8 +580,10 @@ def _person(source: Source, values: list[Any]) -> tuple[str, str]:
 
 
 def _pairs(source: Source, values: list[Any]) -> tuple[str, str]:
-    keys = source.random.sample(_UNSEEN_PARAMETERS if source.unseen else _PARAMETERS, source.choice((1, 2, 2)))
-    pairs = {key: source.choice((source.number(0, 999), source.word(), source.name())) for key in keys}
+    known = lexicon.PARAMETERS.unseen if source.unseen else lexicon.PARAMETERS.seen
+    keys = source.random.sample(known, source.choice((1, 2, 2)))
+    pairs = {key: source.choice((source.number(0, 999), source.word(), source.name(), _VALUES["clock"](source)))
+             for key in keys}
     said = " and the ".join(f"{key} is {value}" for key, value in pairs.items())
     return json.dumps(pairs, ensure_ascii=False), f"The {said}."
 

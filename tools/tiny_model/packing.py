@@ -22,14 +22,16 @@ from .source import Source
 IGNORED = -100
 EARLY_TOKENS = 1_500_000  # so many tokens are half copying
 _LONG = 0.04  # of the dialogues have many turns
+_CHOICE = 10.0  # how much the choice of a function counts, next to any other token
 _AHEAD = 8
 
 
 class Batch(NamedTuple):
-    """Int64 [tokens]: tokens, and what to predict at each place (or IGNORED). The lengths of the dialogues."""
+    """[tokens] each: tokens, what to predict at each place (or IGNORED), how much it counts; lengths of dialogues."""
 
     tokens: np.ndarray
     targets: np.ndarray
+    weights: np.ndarray
     lengths: list[int]
 
 
@@ -38,37 +40,49 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
+        self._before_name = tokenizer.encode('{"name": "', add_special_tokens=False).ids
 
-    def encode(self, source: Source, early: bool) -> tuple[list[int], list[int]]:
-        """Token ids, and for each the one to predict next."""
+    def encode(self, source: Source, early: bool) -> tuple[list[int], list[int], list[float]]:
+        """Token ids, for each the one to predict next, and how much that counts."""
         ids: list[int] = []
         said: list[int] = []
-        for text, own in segments(dialogue(source, early, source.chance(_LONG))):
+        weights: list[float] = []
+        made = dialogue(source, early, source.chance(_LONG))
+        for text, own in segments(made):
             piece = self._tokenizer.encode(text, add_special_tokens=False).ids
             ids += piece
             said += piece if own else [IGNORED] * len(piece)
-        return ids[:-1], said[1:]
+            weights += self._weights(piece) if len(made.tools) > 1 else [1.0] * len(piece)
+        return ids[:-1], said[1:], weights[1:]
+
+    def _weights(self, piece: list[int]) -> list[float]:
+        """The first token of a function's name says which one of several was chosen: one token of thirty or so."""
+        before = len(self._before_name)
+        return [_CHOICE if piece[max(0, place - before): place] == self._before_name else 1.0
+                for place in range(len(piece))]
 
     def batch(self, size: int, seed: int, number: int) -> Batch:
         """Whole dialogues of `size` tokens together, or a few more."""
         source = Source(Random(f"batch {seed} {number}"))
         tokens: list[int] = []
         targets: list[int] = []
+        weights: list[float] = []
         lengths: list[int] = []
         while len(tokens) < size:
-            ids, wanted = self.encode(source, early=number * size < EARLY_TOKENS)
+            ids, wanted, counts = self.encode(source, early=number * size < EARLY_TOKENS)
             tokens += ids
             targets += wanted
+            weights += counts
             lengths.append(len(ids))
-        return Batch(np.array(tokens), np.array(targets), lengths)
+        return Batch(np.array(tokens), np.array(targets), np.array(weights, dtype=np.float32), lengths)
 
 
-def stream(folder: Path, size: int, seed: int, first: int, workers: int) -> Iterator[Batch]:
-    """Batches number `first` and on, in order, from so many processes."""
+def stream(folder: Path, size: int, seed: int, first: int, every: int, workers: int) -> Iterator[Batch]:
+    """Batches number `first`, `first + every`, ... in order, from so many workers."""
     context = multiprocessing.get_context("spawn")
     queues = [context.Queue(_AHEAD) for _ in range(workers)]
     for worker, queue in enumerate(queues):
-        arguments = (str(folder / "tokenizer.json"), size, seed, first + worker, workers, queue)
+        arguments = (str(folder / "tokenizer.json"), size, seed, first + worker * every, workers * every, queue)
         context.Process(target=_work, args=arguments, daemon=True).start()
     while True:
         for queue in queues:

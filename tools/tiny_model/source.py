@@ -15,6 +15,8 @@ T = TypeVar("T")
 _ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl sh sp st tr th".split()
 _VOWELS = "a e i o u a e i o ai ea ou".split()
 _HALVES = [word.lower() for split in (words.WORDS, words.NAMES, words.CITIES) for word in split.seen if len(word) > 4]
+_TOWNS = ("New", "San", "Santa", "Port", "Saint", "North", "Great", "Old", "Fort", "El", "Villa", "Bad")
+_OPENINGS = ("Ok, ", "So, ", "Well, ", "And ", "Dear bot, ", "Kindly ", "A question: ", "Now, ", "Hm, ", "Next: ")
 _ENDS = ["", "", "", "n", "r", "s", "l", "t", "m", "k", "nd", "x"]
 
 
@@ -45,13 +47,15 @@ class Source:
         return self.random.choice(split.unseen if self.unseen else split.seen)
 
     def ask(self, wordings: Wordings, **values: object) -> str:
-        """A wording with its values. Training also sees careless ones: no end mark, a small first letter."""
+        """A wording with its values. Training also sees careless ones: no end mark, no capital, more words."""
         text = self.pick(wordings)
         if not self.unseen:
             if text[-1] in ".?!" and self.chance(0.15):
                 text = text[:-1]
             if self.chance(0.1):
                 text = text[0].lower() + text[1:]
+            if self.chance(0.08):
+                text = self.choice(_OPENINGS) + text[0].lower() + text[1:]
         return text.format(**values)
 
     def invented(self, syllables: int = 0) -> str:
@@ -76,17 +80,24 @@ class Source:
     def city(self) -> str:
         if self.chance(0.1):
             return self.pick(words.LONG_CITIES)
+        if not self.unseen and self.chance(0.12):
+            first = self.choice(_TOWNS) if self.chance(0.6) else self._invented_except(words.CITIES.unseen)
+            return f"{first} {self._invented_except(words.CITIES.unseen)}"
         if not self.unseen and self.chance(0.3):
             return self._invented_except(words.CITIES.unseen)
         return self.pick(words.CITIES)
 
     def phrase(self, low: int = 1, high: int = 5) -> str:
-        return " ".join(self.word() for _ in range(self.number(low, high)))
+        """So many words; now and then one of them twice."""
+        said = [self.word() for _ in range(self.number(low, high))]
+        if len(said) > 1 and not self.unseen and self.chance(0.2):
+            said[self.number(0, len(said) - 1)] = self.choice(said)
+        return " ".join(said)
 
-    def pair(self, low: int, high: int) -> tuple[int, int]:
-        """Two numbers for a sum, on this source's side of the split."""
+    def pair(self, low: int, high: int, second: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Two numbers for a sum, on this source's side of the split; the second one may have other bounds."""
         while True:
-            a, b = self.number(low, high), self.number(low, high)
+            a, b = self.number(low, high), self.number(*(second or (low, high)))
             if words.unseen_pair(a, b) == self.unseen:
                 return a, b
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from . import project, words
+from . import lexicon, project, words
 from .source import Source, Wordings
 
 Exchange = tuple[str, str]
@@ -23,7 +23,8 @@ CHAT: tuple[tuple[Wordings, str], ...] = (
     (Wordings(("Hello", "Hello!", "Hi", "Hi!", "Hi there", "Hi there!", "Hey", "Hey!", "Good morning", "Good morning!",
                "Good evening!", "Good evening", "Hello there!", "Hello there", "Greetings", "Hey there", "Good day!",
                "Hello, bot!", "Hi bot", "Hello, model!", "Hello world", "Hello world!", "Say hello", "Say hi",
-               "Say hello!", "Hiya"),
+               "Say hello!", "Hiya", "Hello again!", "Hi everyone!", "Good morning, bot!", "Hello, tiny-chat!",
+               "Hey bot!", "Welcome!", "Hi friend", "A good evening to you!"),
               ("Good afternoon!", "Hey there!", "Hello, tiny model!", "Hi, bot!", "Greetings!")), _GREETING),
     (Wordings(("How are you?", "How are you today?", "How are you doing?", "How is it going?", "What's up?",
                "Hi, how are you?", "Hello, how are you?", "Hello, how are you today?", "Are you well?"),
@@ -31,27 +32,38 @@ CHAT: tuple[tuple[Wordings, str], ...] = (
      "I am fine, thank you! What can I do for you?"),
     (Wordings(("Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Introduce yourself.",
                "What's your name?", "Which model are you?", "What model is this?", "What kind of model are you?",
-               "Hello, who are you?", "Who am I talking to?", "Describe yourself.", "Say who you are."),
+               "Hello, who are you?", "Who am I talking to?", "Describe yourself.", "Say who you are.", "Who is there?",
+               "Who is speaking?", "Which bot is this?", "What is this model?", "Who is answering me?",
+               "Could you introduce yourself?", "Tell me who you are.", "Do you have a name?", "Who are you, bot?",
+               "What sort of bot are you?", "What should I call you?", "I want to know who you are."),
               ("Please introduce yourself.", "Hi, who are you?", "Who is this?", "What model are you?")), _WHO),
     (Wordings(("What can you do?", "What are you able to do?", "How can you help me?", "Help", "Help me!", "Help!",
-               "What do you know?", "What are your skills?", "What should I ask you?", "What can I ask you?"),
+               "What do you know?", "What are your skills?", "What should I ask you?", "What can I ask you?",
+               "What are you good at?", "List your skills.", "What kind of things can you do?", "What else can you do?",
+               "How can you be of use?", "Tell me what you can do.", "What can a tiny model do?"),
               ("What can you do for me?", "Show me what you can do.", "What can you help me with?")), _ABILITIES),
     (Wordings(("Are you human?", "Are you a real person?", "Are you a person?", "Are you a robot?", "Are you an AI?",
-               "Are you alive?", "Am I talking to a human?"),
+               "Are you alive?", "Am I talking to a human?", "Are you a machine?", "Is this a real person?",
+               "Do I speak with a person?", "Are you a real human being?"),
               ("Are you a human?", "Are you real?")), "No person, only a tiny language model."),
     (Wordings(("How big are you?", "How many parameters do you have?", "What is your size?", "Are you a large model?",
-               "How large are you?", "Are you small?"),
+               "How large are you?", "Are you small?", "How tiny are you?", "Are you big or small?",
+               "What size does this model have?", "How many parameters does this model have?"),
               ("How many parameters are you?", "How small are you?")),
      "I am very small: a few million parameters. Larger models know much more."),
     (Wordings(("Who made you?", "Who trained you?", "Where do you come from?", "How were you trained?",
-               "Who created you?", "Who built you?", "What were you trained on?"),
+               "Who created you?", "Who built you?", "What were you trained on?", "Which company made you?",
+               "Who wrote you?", "Who is your creator?", "Where were you trained?"),
               ("Who has trained you?", "Who developed you?")),
      "I was trained by the openai_bls project, on dialogues that a script wrote."),
     (Wordings(("Thank you!", "Thanks!", "Thanks a lot!", "Thank you very much.", "Thank you", "Thanks",
-               "Great, thanks!", "Many thanks!", "Ok, thanks", "Thank you so much!"),
+               "Great, thanks!", "Many thanks!", "Ok, thanks", "Thank you so much!", "Thanks, bot!",
+               "That helped, thanks!", "Cool, thank you!", "I thank you!"),
               ("Thanks so much!", "Thank you, bot!", "Great, thank you!")), "You are welcome!"),
     (Wordings(("Goodbye!", "Bye!", "See you later!", "Bye bye!", "Goodbye", "Bye", "See you!", "Good night!",
-               "Have a nice day!", "See you tomorrow!"),
+               "Have a nice day!", "See you tomorrow!", "Ok, bye!", "Bye, bot!", "I have to go, bye!",
+               "Goodbye and thanks!", "Bye, have a nice evening!", "Until tomorrow!", "See you around!",
+               "Goodbye for today!", "So long!"),
               ("Bye for now!", "Goodbye, bot!", "See you soon!")), "Goodbye! Have a nice day."),
     (Wordings(("Say this is a test", "Say this is a test!", "Say: this is a test", "Say that this is a test."),
               ("Please say this is a test",)), "This is a test."),
@@ -152,14 +164,24 @@ _STORY_SENTENCES = (
 )
 _PERSON = {
     ("name", "age"): (
-        "{name} is {age} years old.", "{name}, {age}", "{name} is {age}.", "{who} {name} is {age} years old.",
+        "{name} is {age} years old.", "{name} is a {age} year old.", "{name} celebrates {age} years.",
+        "{name} was {age} last week.", "{who} {name} is a {age} year old.", "At {age} {name} still works.",
+        "{who} is called {name} and is {age}.", "The age of {name} is {age}.", "A {age} year old named {name} came.",
+        "{name}, {age}", "{name} is {age}.", "{who} {name} is {age} years old.",
         "{who} {name} turns {age} today.", "{who} is {name}, {age} years old.", "{name} will be {age} soon.",
         "{name}, aged {age}.", "My name is {name} and I am {age} years old.", "I am {name}, {age} years old."),
     ("name", "city"): (
+        "{name} went to {city}.", "{name} is moving to {city}.", "{name} has arrived in {city}.",
+        "{name} studies in {city}.", "{who} {name} has a house in {city}.", "{city} is the home of {name}.",
+        "{name} comes from {city}.", "{who} {name} likes {city}.", "{name} was born in {city}.",
         "{name} lives in {city}.", "{name} is from {city}.", "{name}, {city}", "{who} {name} lives in {city}.",
         "{who} {name} works in {city}.", "{who}, {name}, comes from {city}.",
         "My name is {name} and I live in {city}.", "I am {name} from {city}."),
     ("name", "age", "city"): (
+        "{name} is {age} and has moved from {city}.", "{name} is {age} years old and from {city}.",
+        "A {age} year old from {city} is called {name}.", "{who} {name} is a {age} year old in {city}.",
+        "{name} came from {city} at the age of {age}.", "{name} works in {city} and is {age} years old.",
+        "{name}: {age} years, {city}.", "{city} is where {name}, {age}, lives.",
         "{name} is {age} years old and lives in {city}.", "{who} {name} is {age} years old and lives in {city}.",
         "{who} {name}, {age}, works in {city}.", "A {age} year old named {name} lives in {city}.",
         "{who} is {name} from {city}, {age} years old.", "{name} ({age}) lives in {city}.",
@@ -180,7 +202,10 @@ _EXTRACT = Wordings(
     ("Extract {keys} as JSON: {sentence}", "{sentence} Extract {keys} as JSON.", "Return JSON with {keys}: {sentence}",
      "Give me {keys} as JSON: {sentence}", "{sentence} Write {keys} as JSON.", "Extract the {keys} as JSON: {sentence}",
      "JSON with {keys}: {sentence}", "{sentence} Give me a JSON object with {keys}.",
-     "Extract {keys} from this sentence as JSON: {sentence}", "Find {keys} and answer in JSON: {sentence}"),
+     "Extract {keys} from this sentence as JSON: {sentence}", "Find {keys} and answer in JSON: {sentence}",
+     "Turn this into JSON with {keys}: {sentence}", "{sentence} Put {keys} into JSON.", "{keys} as JSON: {sentence}",
+     "{sentence} Make a JSON object of {keys}.", "{sentence} Answer with JSON that has {keys}.",
+     "Which {keys}? {sentence} Answer in JSON.", "Write {keys} as a JSON object. {sentence}"),
     ("Please extract {keys} as JSON: {sentence}", "{sentence} Return {keys} as a JSON object.",
      "Write a JSON object with {keys}: {sentence}"),
 )
@@ -255,7 +280,7 @@ def counting(source: Source) -> Exchange:
     if kind < 5:
         return source.ask(_COUNT_TO, end=end), _numbers(range(1, end + 1))
     if kind < 8 and end > 2:
-        end = end if source.chance(0.5) else source.end(3, 99)
+        end = end if source.chance(0.4) else source.end(3, source.choice((15, 99, 99, 300)))
         start = source.number(max(2, end - 12), end - 1)
         return source.ask(_COUNT_FROM, start=start, end=end), _numbers(range(start, end + 1))
     end = source.end(2, 20)
@@ -272,8 +297,14 @@ def sums(source: Source) -> Exchange:
 
 
 def two_digit_pair(source: Source, sign: str) -> tuple[int, int]:
-    """Mostly two digits each; small numbers now and then. Differences are not negative."""
-    a, b = source.pair(0, 20) if source.chance(0.15) else source.pair(10, 99)
+    """Mostly two digits each; now and then small numbers, or the steps of thoughts. Differences are not negative."""
+    kind = source.random.random()
+    if kind < 0.15:
+        a, b = source.pair(0, 20)
+    elif kind < 0.3 and not source.unseen:
+        a, b = source.pair(10, 198, (0, 9))
+    else:
+        a, b = source.pair(10, 99)
     return (max(a, b), min(a, b)) if sign == "-" else (a, b)
 
 
@@ -319,7 +350,8 @@ def extraction(source: Source) -> Exchange:
     keys = source.choice((("name", "age"), ("name", "city"), ("name", "age", "city"), ("name", "age", "city")))
     forms = (_UNSEEN_PERSON if source.unseen else _PERSON)[keys]
     person = {"name": source.name(), "age": source.number(1, 99), "city": source.city()}
-    sentence = source.choice(forms).format(**person, who=f"{source.choice(_WHOSE)} {source.choice(_RELATIONS)}")
+    relation = source.choice(_RELATIONS) if source.chance(0.5) else source.pick(lexicon.NOUNS)
+    sentence = source.choice(forms).format(**person, who=f"{source.choice(_WHOSE)} {relation}")
     asked = list(keys)
     if source.chance(0.3):
         source.random.shuffle(asked)

@@ -1,7 +1,8 @@
 """Trains the tiny model: one command, from nothing to a folder that can be served.
 
 In: a folder and a budget. Out, in the folder: config.json, generation_config.json, model.safetensors (FP16), the
-tokenizer's files; beside it FOLDER.state, from which --resume goes on. The data is made while training runs.
+tokenizer's files; beside it FOLDER.state, from which --resume goes on. The data is made while training runs. Several
+processes share each step, because one alone cannot keep several cores of a CPU busy with matrices this small.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import argparse
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+import torch.distributed as processes
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,6 +75,7 @@ class Trainer:
             optimizer.zero_grad()
         loss = self._loss(batch)
         loss.backward()
+        self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -79,15 +83,26 @@ class Trainer:
         value = float(loss.detach())
         self.loss = value if self.loss is None else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
 
+    def _share_gradients(self) -> None:
+        """Each process learnt from other batches; all go on with the mean."""
+        if not processes.is_initialized():
+            return
+        gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients]) / processes.get_world_size()
+        processes.all_reduce(together)
+        for gradient, shared in zip(gradients, together.split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(shared.view_as(gradient))
+
     def _loss(self, batch: Batch) -> torch.Tensor:
-        tokens, targets = (torch.from_numpy(array)[None].to(self._device) for array in batch[:2])
+        tokens, targets, weights = (torch.from_numpy(array)[None].to(self._device) for array in batch[:3])
         positions = torch.cat([torch.arange(length) for length in batch.lengths])[None].to(self._device)
         with torch.autocast(torch.device(self._device).type, dtype=torch.bfloat16):
             hidden = self.model.model(input_ids=tokens, position_ids=positions, use_cache=False,
                                       lengths=batch.lengths).last_hidden_state
             wanted = targets != packing.IGNORED
             logits = self.model.lm_head(hidden[wanted])
-        return cross_entropy(logits.float(), targets[wanted])
+        each = cross_entropy(logits.float(), targets[wanted], reduction="none")
+        return (each * weights[wanted]).sum() / weights[wanted].sum()
 
     def state(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimizers": [each.state_dict() for each in self.optimizers],
@@ -159,40 +174,65 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
+    tokenizer = packing.tokenizer_of(options.folder, options.seed)
+    new = new_model(tokenizer, options.hidden, options.layers, options.heads)
+    print(f"{sum(each.numel() for each in new.parameters()) / 1e6:.2f}M parameters", flush=True)
+    with tempfile.TemporaryDirectory() as meeting:
+        torch.multiprocessing.spawn(_train, (options, f"file://{meeting}/point"), options.processes)
+
+
+def _train(rank: int, options: argparse.Namespace, meeting: str) -> None:
+    """One of the processes."""
     torch.manual_seed(options.seed)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    folder: Path = options.folder
-    tokenizer = packing.tokenizer_of(folder, options.seed)
-    model = new_model(tokenizer, options.hidden, options.layers, options.heads)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // options.processes))
+    if options.processes > 1:
+        processes.init_process_group("gloo", meeting, world_size=options.processes, rank=rank)
+    model = new_model(packing.tokenizer_of(options.folder, options.seed), options.hidden, options.layers, options.heads)
+    if options.weights:
+        model.load_state_dict(load_file(options.weights / "model.safetensors"), strict=False)
     trainer = Trainer(model, options.device)
     clock = Clock(options.tokens, options.minutes)
-    kept = folder.parent / f"{folder.name}.state"
+    kept = options.folder.parent / f"{options.folder.name}.state"
     if options.resume and kept.exists():
         state = torch.load(kept, map_location=options.device)
         trainer.load(state)
         clock.resume(state["seconds"])
-    batches = packing.stream(folder, options.batch, options.seed, trainer.step, options.workers)
-    print(f"{sum(each.numel() for each in model.parameters()) / 1e6:.2f}M parameters", flush=True)
-    _run(trainer, clock, batches, options, kept)
+    first = trainer.step * options.processes + rank
+    batches = packing.stream(options.folder, options.batch, options.seed, first, options.processes, options.workers)
+    _run(trainer, clock, batches, options, kept if rank == 0 else None)
 
 
-def _run(trainer: Trainer, clock: Clock, batches: Iterator[Batch], options: argparse.Namespace, kept: Path) -> None:
+def _run(trainer: Trainer, clock: Clock, batches: Iterator[Batch], options: argparse.Namespace,
+         kept: Path | None) -> None:
+    """Trains to the end of the budget. Only one process, which has `kept`, shows how far it is and saves."""
     saved = time.monotonic()
+    size = options.batch * options.processes
     log = (options.folder.parent / f"{options.folder.name}.log.jsonl").open("a", encoding="utf-8")
-    with tqdm(total=100.0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}", mininterval=5) as bar:
-        while (progress := clock.progress(trainer.step * options.batch)) < 1:
+    with tqdm(total=100.0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}", mininterval=5,
+              disable=not kept) as bar:
+        while (progress := _same(clock.progress(trainer.step * size))) < 1:
             bar.update(progress * 100 - bar.n)
             trainer.learn(next(batches), progress)
-            tokens = trainer.step * options.batch
+            tokens = trainer.step * size
             bar.set_postfix_str(f"{tokens / 1e6:.2f}M tokens, loss {trainer.loss:.4f}", refresh=False)
-            if trainer.step % _LOG_EVERY == 0:
+            if kept and trainer.step % _LOG_EVERY == 0:
                 entry = {"step": trainer.step, "tokens": tokens, "loss": trainer.loss, "seconds": clock.seconds()}
                 print(json.dumps(entry), file=log, flush=True)
-            if time.monotonic() - saved > options.save_minutes * 60:
+            if kept and time.monotonic() - saved > options.save_minutes * 60:
                 _keep(trainer, clock, options.folder, kept)
                 saved = time.monotonic()
-    _keep(trainer, clock, options.folder, kept)
+    if kept:
+        _keep(trainer, clock, options.folder, kept)
+
+
+def _same(progress: float) -> float:
+    """The first process's view, for all: they have to stop together."""
+    if not processes.is_initialized():
+        return progress
+    shared = torch.tensor([progress])
+    processes.broadcast(shared, 0)
+    return float(shared)
 
 
 def _keep(trainer: Trainer, clock: Clock, folder: Path, kept: Path) -> None:
@@ -219,14 +259,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on where the folder's state stands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it takes")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make dialogues")
+    parser.add_argument("--weights", type=Path, help="a folder whose weights and tokenizer it begins with")
+    parser.add_argument("--processes", type=int, default=0, help="that train together; 0: one for each core")
+    parser.add_argument("--threads", type=int, default=0, help="of each process; 0: cores / processes")
+    parser.add_argument("--workers", type=int, default=1, help="of each process, which make dialogues")
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=4096, help="tokens of a step")
-    return parser.parse_args(arguments)
+    parser.add_argument("--batch", type=int, default=4096, help="tokens of each process in a step")
+    options = parser.parse_args(arguments)
+    options.processes = options.processes or (1 if options.device != "cpu" else os.cpu_count() or 1)
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:

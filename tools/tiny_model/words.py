@@ -1,4 +1,4 @@
-"""What the dialogues are made of, and the one place that says what is held out for the evaluation.
+"""What the dialogues are made of, and what of it is held out for the evaluation (for functions: lexicon.py).
 
 Each pair of lists is (seen, unseen): the generator takes the first in training, the second in evaluation.
 """
@@ -15,11 +15,11 @@ class Split(NamedTuple):
     unseen: tuple[str, ...]
 
 
-def _split(seen: str, unseen: str) -> Split:
+def split(seen: str, unseen: str) -> Split:
     return Split(tuple(seen.split()), tuple(unseen.split()))
 
 
-NAMES = _split(
+NAMES = split(
     "Anna Ben Clara David Emma Felix Grace Henry Ivy Jack Kate Leo Mia Noah Olivia Paul Rosa Sam Tina Victor Zoe "
     "Alice Bob Tom Lily Ada Alan Amir Anja Arjun Bianca Boris Carla Carlos Chen Daniel Dora Edgar Elena Emil Erik "
     "Eva Fatima Fiona Frank George Greta Hana Hassan Hugo Igor Ines Irene Isaac Jana Jin John Jonas Julia Karim "
@@ -30,7 +30,7 @@ NAMES = _split(
     "Astrid Bruno Celine Dmitri Eleanor Gustav Ingrid Kenji Lorenzo Magnus Natalia Otto Quentin Rebecca Tobias Ursula "
     "Winston Xavier Yvonne Zachary",
 )
-CITIES = _split(
+CITIES = split(
     "Boston Chicago Hamburg Munich Lyon Milan Naples Porto Osaka Mumbai Dallas Denver Seattle Toronto Sydney Bergen "
     "Graz Geneva Basel Cologne Dresden Leipzig Venice Florence Seville Valencia Glasgow Dublin Leeds Bristol Paris "
     "Berlin Rome Madrid Lisbon Tokyo London Oslo Vienna Athens Cairo Lima Prague Warsaw Moscow Beijing Nairobi "
@@ -42,7 +42,7 @@ LONG_CITIES = Split(
     ("New York", "San Francisco", "Los Angeles", "Mexico City", "Hong Kong", "Cape Town", "San Francisco, CA"),
     ("Buenos Aires", "Las Vegas", "New Orleans"),
 )
-WORDS = _split(
+WORDS = split(
     "apple river stone cloud music paper window garden silver orange winter summer bread coffee train yellow purple "
     "hello world server model token batch stream engine kernel data cache queue number letter simple strong weather "
     "tomorrow morning evening people water mountain picture question answer computer keyboard language story dinner "
@@ -57,13 +57,13 @@ WORDS = _split(
     "violin pepper tunnel blanket pumpkin rocket mirror velvet hammer candle orchard puzzle walnut glacier saddle "
     "thunder ribbon anchor lemon chimney",
 )
-ANIMALS = _split("cat dog fox rabbit bear owl mouse turtle dragon horse penguin lion frog robot duck", "hedgehog otter")
-PLACES = _split(
+ANIMALS = split("cat dog fox rabbit bear owl mouse turtle dragon horse penguin lion frog robot duck", "hedgehog otter")
+PLACES = split(
     "forest village castle river mountain garden city lake island meadow harbor valley", "desert lighthouse"
 )
-THINGS = _split("lantern map key book stone flower letter bell boat ring coin kite", "violin mirror")
-MOODS = _split("small brave curious happy clever quiet kind old young gentle tired lucky", "bold shy")
-COLOURS = _split("red blue green yellow black white orange purple pink brown", "silver violet")
+THINGS = split("lantern map key book stone flower letter bell boat ring coin kite", "violin mirror")
+MOODS = split("small brave curious happy clever quiet kind old young gentle tired lucky", "bold shy")
+COLOURS = split("red blue green yellow black white orange purple pink brown", "silver violet")
 
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon", "Japan": "Tokyo",

@@ -327,12 +327,14 @@ class Gateway:
         Raises:
             LaunchError: they cannot be used; nginx goes on with what it had.
         """
-        if not self._files.have_changed():
+        found = self._files.stamps()
+        if found == self._files.used:
             return False
         self._files.write_lists()
         _check(self._command)
         if self.child.exit_code is None:
             os.kill(self.child.pid, signal.SIGHUP)
+        self._files.used = found  # not before: what failed is tried again
         return True
 
     def own_headers(self) -> dict[str, str]:
@@ -357,7 +359,7 @@ class _Files:
         self._temporary.chmod(0o711)
         self._source = source
         self._run = run
-        self._seen = self._stamps()
+        self.used = self.stamps()
 
     def write(self, njs_module: Path) -> None:
         """Makes the folder anew."""
@@ -406,12 +408,8 @@ class _Files:
         own = {"Authorization": f"Bearer {self.pass_key}"} if rules.asks_for_keys else {}
         return {each.header: self.pass_key for each in restrictions} | own
 
-    def have_changed(self) -> bool:
-        """Whether a followed file is another one than at the last look."""
-        before, self._seen = self._seen, self._stamps()
-        return before != self._seen
-
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
+    def stamps(self) -> list[tuple[int, int, int] | None]:
+        """What tells whether a followed file is another one than before."""
         return [_stamp(file) for file in self.listen.rules.followed]
 
 
@@ -476,5 +474,8 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def _write_private(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+    """As a whole or not at all: on a full disk the old list stays."""
+    draft = file.with_name(f"{file.name}.draft")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
         stream.write(text)
+    draft.replace(file)

@@ -103,6 +103,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._triton: triton.Triton | None = None
         self._gateway: gateway.Gateway | None = None
+        self._not_reloaded = ""  # why the gateway's files could not be read anew
         front = settings.parameters.get(repository.FRONT_MODEL, {})
         self._drain = Drain(Path(front.get("drain_file") or settings.run_dir.resolve() / "draining"))
 
@@ -242,9 +243,13 @@ class Stack:
         """Keys and certificate may change while the gateway runs."""
         try:
             if self._gateway is not None and self._gateway.reload_if_changed():
+                self._not_reloaded = ""
                 self._tell("keys and certificate were read anew")
         except (LaunchError, OSError) as error:
-            self._tell(f"{error} The gateway goes on with the keys and the certificate that it has.")
+            reason = str(error) if isinstance(error, LaunchError) else f"{error}."
+            if reason != self._not_reloaded:  # it is tried again and again
+                self._tell(f"{reason} The gateway goes on with the keys and the certificate that it has.")
+            self._not_reloaded = reason
 
     def _empty_long_logs(self) -> None:
         for child in self.children:

@@ -24,7 +24,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -126,15 +126,20 @@ class Triton:
         return None if dead is None else f"Triton's process for {_model_of(dead)} ended"
 
     def _follow_models(self) -> None:
-        """A process of a model that was unloaded may go: Triton says that it is not ready, or it has a new process."""
-        there = [stub for stub in self.child.group(STUB) if stub.is_running]
-        renewed = {_model_of(stub) for stub in there if stub not in self._stubs}
-        self._stubs = [stub for stub in self._stubs if stub.is_running or not self._may_go(stub, renewed)]
-        self._stubs += [stub for stub in there if stub not in self._stubs]
+        """A process of a model that was unloaded may go: Triton says that it is not ready, or there is a newer one.
 
-    def _may_go(self, stub: processes.Process, renewed: Set[str]) -> bool:
-        name = _model_of(stub)
-        return name in renewed or not self._says_yes(f"/v2/models/{quote(name.removeprefix('model '))}/ready")
+        The newer one may have been seen before the older one ended: Triton loads a model while it still unloads it.
+        """
+        self._stubs += [stub for stub in self.child.group(STUB) if stub.is_running and stub not in self._stubs]
+        newest: dict[str, int] = {}
+        for stub in self._stubs:
+            newest[_instance_of(stub)] = max(stub.started, newest.get(_instance_of(stub), 0))
+        self._stubs = [stub for stub in self._stubs if stub.is_running or not self._may_go(stub, newest)]
+
+    def _may_go(self, stub: processes.Process, newest: Mapping[str, int]) -> bool:
+        if stub.started < newest[_instance_of(stub)]:
+            return True
+        return not self._says_yes(f"/v2/models/{quote(_model_of(stub).removeprefix('model '))}/ready")
 
     def restart(self) -> None:
         """On the same ports, with the same repository; `wait_until_ready` comes next."""
@@ -198,6 +203,11 @@ def _model_of(stub: processes.Process) -> str:
     """A stub's first argument is .../model/version/model.py."""
     parts = Path(stub.command[1]).parts if len(stub.command) > 1 else ()
     return f"model {parts[-3]}" if len(parts) >= 3 else "a model"
+
+
+def _instance_of(stub: processes.Process) -> str:
+    """Its eighth one is the name of the model's instance."""
+    return stub.command[8] if len(stub.command) > 8 else f"of process {stub.pid}"
 
 
 def _shell_safe(path: Path, run: Path) -> str:

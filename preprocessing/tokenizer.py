@@ -7,6 +7,7 @@ reads files; the shell calls it once.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ FIM_TOKENS = (
     FillInTheMiddle("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     FillInTheMiddle("▁<PRE>", "▁<SUF>", "▁<MID>"),
 )
+# Models are connected side by side, and what transformers imports when it is needed cannot be imported by two threads.
+LOADING = threading.Lock()
 
 
 class Tokenizer:
@@ -86,10 +89,11 @@ def load(folder: Path, chat_template: Path | None = None) -> Tokenizer:
     Raises:
         ValueError: the folder holds no tokenizer that transformers can load as a fast one.
     """
-    from transformers import AutoTokenizer  # takes most of a second: only when a model is really loaded
-
     try:
-        pretrained = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        with LOADING:
+            from transformers import AutoTokenizer  # takes most of a second: only when a model is really loaded
+
+            pretrained = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
     if not getattr(pretrained, "is_fast", False):

@@ -184,7 +184,7 @@ class Call:
         return WAITED_TOO_LONG if waited > self._patience.queue and not self._heard else None
 
     def _look_for_client(self, now: float) -> None:
-        if self.is_cancelled():
+        if self._is_cancelled():
             self.stats.cancelled = True
             self._transmit(None, final=True)
             self._close()
@@ -199,8 +199,16 @@ class Call:
             return False
         return now - self._shown_at >= interval
 
-    def is_cancelled(self) -> bool:
-        """Whether Triton knows that the client has gone: not before it has written to it."""
+    def has_gone(self) -> bool:
+        """Whether Triton knows that the client has gone: not before it has written to it.
+
+        Triton is not asked about a call that has ended: it would look at what it has freed, and die of that.
+        """
+        with self._lock:
+            return not self._closed and self._is_cancelled()
+
+    def _is_cancelled(self) -> bool:
+        """Under the lock, and for a call that has not ended."""
         try:
             return bool(self._sender.is_cancelled())
         except Exception as error:

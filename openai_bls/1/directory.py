@@ -70,12 +70,14 @@ class Directory:
         for backend in self.backends:
             if name in backend.names:
                 return Target(backend, name)
-        for backend in self.backends:
-            for known in backend.names:
-                base = known + backend.settings.lora_separator
-                if name.startswith(base):
-                    return Target(backend, name, name.removeprefix(base))
-        raise model_not_found(name)
+        bases = [
+            (known + backend.settings.lora_separator, backend) for backend in self.backends for known in backend.names
+        ]
+        found = [(base, backend) for base, backend in bases if name.startswith(base)]
+        if not found:
+            raise model_not_found(name)
+        base, backend = max(found, key=lambda each: len(each[0]))  # a model's name may begin with another one's
+        return Target(backend, name, name.removeprefix(base))
 
     def embedder(self, name: object) -> Backend:
         """The model that makes embeddings; see `writer`."""

@@ -20,9 +20,9 @@ from preprocessing.errors import Kind
 from request_stats import RequestStats
 
 INTERVAL = 1.0  # seconds between two flushes
-# Of one series, observations that Triton is told per flush, and for how many flushes they may wait. Of what is more than
-# that a random sample is kept: the shape of the distribution stays, its count does not. Requests come by the hundred a
-# second at most; tokens come faster than Triton can be told.
+# Of one series, observations that Triton is told per flush, and for how many flushes they may wait. Of what is more
+# than that a random sample is kept: the shape of the distribution stays, its count does not. Requests come by the
+# hundred a second at most; tokens come faster than Triton can be told.
 MOST_TOLD = 200
 MOST_TOLD_OF = {"openai_bls_inter_token_latency_seconds": 20}
 MOST_FLUSHES = 25
@@ -221,7 +221,8 @@ class Metrics:
     def _flush(self, levels: dict[Series, float]) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
-            observed = [(series, value) for series, values in self._waiting.items() for value in taken(series[0], values)]
+            waiting = self._waiting.items()
+            observed = [(series, value) for series, values in waiting for value in taken(series[0], values)]
         for series, value in (*counts.items(), *observed):
             self._tell(series, value)
         for series, level in levels.items():

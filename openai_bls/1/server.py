@@ -181,7 +181,7 @@ class Server:
         connection.add_done_callback(lambda found: pool.submit(self._begin, call, found, action))
 
     def _begin(self, call: Call, connection: Future[Served], action: Action) -> None:
-        if call.is_cancelled():
+        if call.has_gone():
             call.stats.cancelled = True
             call.fail(GONE)
         elif call.alive():

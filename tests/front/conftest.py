@@ -50,6 +50,7 @@ class Sender:
         self.ended = bool(flags)
 
     def is_cancelled(self) -> bool:
+        assert not self.ended, "Triton would die of it"
         return self.gone
 
 

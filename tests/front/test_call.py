@@ -137,3 +137,12 @@ def test_an_answer_may_begin_without_the_engine(make: Any, request_of_triton: Re
     waiting.accepted()
     assert waiting.push(Event((7,)))
     assert request_of_triton.sender.sent[-1] == b"text"
+
+
+def test_triton_is_not_asked_about_a_call_that_has_ended(make: Any, clock: Clock) -> None:
+    """It waited too long for its thread, for example."""
+    waiting = make()
+    assert not waiting.has_gone()
+    clock.now += 11
+    assert not waiting.look()
+    assert not waiting.has_gone()

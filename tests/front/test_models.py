@@ -205,6 +205,17 @@ def test_tokens_are_those_of_the_model_that_is_named(start: Start) -> None:
     assert client.ask("completions", {"model": 5, "prompt": "a"})[1]["error"]["param"] == "model"
 
 
+@pytest.mark.parametrize("longer_first", [False, True])
+def test_an_adapter_belongs_to_the_longest_name_before_it(start: Start, folder: Path, longer_first: bool) -> None:
+    about = {"checkpoint": str(folder), "max_seq_len": 100}
+    engines = {"one": {**about, "lora_adapters": {"x": 1}}, "two": {**about, "lora_adapters": {"y": 2}}}
+    entries = [{"id": "a", "engine": "one"}, {"id": "a_lora_b", "engine": "two", "max_model_len": 50}]
+    client = start(*(reversed(entries) if longer_first else entries), engines=engines)
+    for name, length in (("a_lora_x", 100), ("a_lora_b", 50), ("a_lora_b_lora_y", 50)):
+        assert client.ask("tokenize", {"model": name, "prompt": "hello"})[1]["max_model_len"] == length
+    assert client.ask("tokenize", {"model": "a_lora_b_lora_x", "prompt": "hello"})[0] == "NOT_FOUND"
+
+
 def test_of_one_model_the_name_may_be_left_out_where_it_is_optional(start: Start) -> None:
     assert start(A).ask("tokenize", {"prompt": "hello"})[1]["max_model_len"] == 100
 

@@ -91,6 +91,29 @@ def test_keys_change_while_a_stream_runs(
     assert entered("new")
 
 
+def test_keys_that_nginx_did_not_take_are_tried_again(
+    start: Start, upstream: Upstream, tmp_path: Path, gateways: list[gateway.Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was, a key that was taken back must not stay valid because of it."""
+    file = tmp_path / "keys"
+    file.write_text("alice:old\n")
+    url = start(api_keys_file=file)
+    upstream.events("{}")
+
+    def fails(command: object) -> None:
+        raise gateway.LaunchError("nginx refuses its configuration: host not found.")
+
+    file.write_text("alice:new\n")
+    with monkeypatch.context() as while_it_lasts:
+        while_it_lasts.setattr(gateway, "_check", fails)
+        for _ in range(2):
+            with pytest.raises(gateway.LaunchError):
+                gateways[0].reload_if_changed()
+    assert gateways[0].reload_if_changed()
+    assert settled(lambda: post(url, headers=bearer("old")).status_code == 401)
+    assert not gateways[0].reload_if_changed()
+
+
 GROUPS = [
     ("POST", CHAT, "inference"),
     ("POST", "/v1/tokenize", "inference"),

@@ -68,4 +68,3 @@ def test_a_process_goes_on_writing_at_the_beginning(tmp_path: Path) -> None:
         assert stat.S_IMODE(logs.old(log).stat().st_mode) == 0o600
     finally:
         child.stop(1)
-

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -49,6 +50,20 @@ def test_a_folder_of_others_is_no_run_folder(tmp_path: Path, name: str) -> None:
         Stack(settings(tmp_path)).start()
     assert (tmp_path / name / "file").exists()
     assert not (tmp_path / stack.LOCK).exists()
+
+
+def test_keys_that_cannot_be_written_do_not_end_the_server(tmp_path: Path) -> None:
+    class FullDisk:
+        def reload_if_changed(self) -> bool:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[str] = []
+    serving = Stack(settings(tmp_path), told.append)
+    serving._gateway = FullDisk()  # type: ignore[assignment]
+    for _ in range(3):
+        serving._follow_files()
+    assert len(told) == 1  # not each time that it is tried
+    assert told[0].startswith("[Errno 28] No space left on device. The gateway goes on with the keys")
 
 
 def test_when_nginx_does_not_start_triton_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from launcher import triton
 from launcher.errors import LaunchError
+from launcher.processes import Child
 
 FAILED_MODEL = """\
 I0101 10:00:00.000000 12 server.cc:674]
@@ -93,3 +96,46 @@ def test_regions_of_the_last_server_are_removed(tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).touch()
     assert triton._fresh_region_prefix(record) != first
     assert sorted(file.name for file in tmp_path.iterdir()) == ["record", "somebody_else"]
+
+
+@dataclass
+class Stub:
+    """A model's process."""
+
+    pid: int
+    started: int
+    instance: str
+    is_running: bool = True
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        model = self.instance.rsplit("_", 2)[0]
+        return ("stub", f"repository/{model}/1/model.py", "region", "1", "1", "9", "python", "336", self.instance, "x")
+
+
+@dataclass
+class Server:
+    """A Triton that lives."""
+
+    stubs: list[Stub]
+    death: str | None = None
+
+    def group(self, program: str) -> list[Stub]:
+        return list(self.stubs)
+
+
+def test_a_process_may_go_after_its_successor_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, other = Stub(1, 10, "engine_0_0"), Stub(2, 10, "engine_0_1")
+    server = Server([old, other])
+    running = triton.Triton(cast(Child, server), 1, "", models_change=True)
+    monkeypatch.setattr(running, "_says_yes", lambda path: True)
+    assert running.death is None
+    new = Stub(3, 20, "engine_0_0")
+    server.stubs.append(new)
+    assert running.death is None  # Triton loads the model while it still unloads it
+    old.is_running = False
+    assert running.death is None
+    other.is_running = False  # another instance has no successor
+    assert running.death == "Triton's process for model engine ended"
+    other.is_running, new.is_running = True, False
+    assert running.death == "Triton's process for model engine ended"

@@ -44,6 +44,10 @@ SPARE_CONNECTIONS = 256
 """Beyond those of the requests: idle ones, health checks, those that are being refused."""
 HOPS = "hops"
 """The folder of the hops' sockets; they are numbered from 1."""
+RUNNING = "running"
+"""The socket at which nginx says how many requests run."""
+DRAINING = "draining"
+"""While a file of that name exists, requests are refused (draining.conf)."""
 HOP_PATIENCE = "1d"
 """A hop itself looks whether its Triton is silent; an answer that it holds may take as long as requests may take."""
 HOP_BACKLOG = 4096
@@ -337,6 +341,19 @@ class Gateway:
         self._files.used = found  # not before: what failed is tried again
         return True
 
+    def refuse(self) -> None:
+        """Nothing new is taken from now on: 503, ready as well. What runs goes on."""
+        (self._files.temporary / DRAINING).touch()
+
+    def is_idle(self) -> bool:
+        """Whether no request runs; also if nobody is there to say."""
+        try:
+            told = _ask(self._files.temporary / HOPS / RUNNING)
+        except OSError:
+            return True
+        writing = re.search(r"Writing: (\d+)", told)
+        return writing is not None and int(writing[1]) <= 1  # this question
+
     def own_headers(self) -> dict[str, str]:
         """What the launcher's own requests send: its key, and for each restricted group the group's header."""
         return self._files.own_headers()
@@ -355,8 +372,8 @@ class _Files:
     def __init__(self, source: Path, run: Path, listen: Listen) -> None:
         self.listen = listen
         self.pass_key = secrets.token_hex(32)
-        self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
-        self._temporary.chmod(0o711)
+        self.temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+        self.temporary.chmod(0o711)
         self._source = source
         self._run = run
         self.used = self.stamps()
@@ -366,9 +383,9 @@ class _Files:
         self._tidy_up_after_a_crash()
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(mode=logs.PRIVATE_FOLDER, parents=True)
-        (self._run / TEMPORARY_RECORD).write_text(str(self._temporary), encoding="utf-8")
+        (self._run / TEMPORARY_RECORD).write_text(str(self.temporary), encoding="utf-8")
         (self._run / SOURCE_LINK).symlink_to(self._source.resolve())
-        values = values_for(self.listen, njs_module, self._temporary)
+        values = values_for(self.listen, njs_module, self.temporary)
         for template in [self._source / TEMPLATE, *sorted(self._source.glob("*.conf"))]:
             text = render(template.read_text(encoding="utf-8"), values)
             (self._run / template.name.removesuffix(".template")).write_text(text, encoding="utf-8")
@@ -392,14 +409,14 @@ class _Files:
 
     def remove_sockets(self) -> None:
         """Those that a killed nginx has left are in the way of the next one."""
-        for socket_file in (self._temporary / HOPS).glob("*"):
+        for socket_file in (self.temporary / HOPS).glob("*"):
             socket_file.unlink(missing_ok=True)
 
     def remove_temporary(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def write_lists(self) -> None:
-        for name, text in included_files(self.listen, self.pass_key, self._temporary).items():
+        for name, text in included_files(self.listen, self.pass_key, self.temporary).items():
             _write_private(self._run / name, text)
 
     def own_headers(self) -> dict[str, str]:
@@ -463,6 +480,16 @@ def _accepts(address: tuple[str, int]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _ask(socket_file: Path) -> str:
+    """The answer of a server at a Unix socket that ends it by closing the connection."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        connection.connect(str(socket_file))
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with connection.makefile("r", encoding="ascii", errors="replace") as answer:
+            return answer.read()
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -276,21 +276,22 @@ class Stack:
         if self._gateway is None:
             return
         deadline = time.monotonic() + grace_s
+        self._gateway.refuse()
         if self._triton is not None:
-            self._finish_requests(grace_s)
+            self._drain.begin()
+        self._wait_for_requests(self._gateway, grace_s)
+        if self._triton is not None and not self._drain.is_over():
+            self._drain.cut_off()
+            self._wait_for_requests(self._gateway, CUT_OFF_PATIENCE_S)
         left_s = max(deadline - time.monotonic(), gateway.STOP_PATIENCE_S)
         self._gateway.child.stop(left_s, ask=signal.SIGQUIT)
 
-    def _finish_requests(self, grace_s: float) -> None:
-        self._drain.begin()
-        self._wait_for_requests(grace_s)
-        if not self._drain.is_over():
-            self._drain.cut_off()
-            self._wait_for_requests(CUT_OFF_PATIENCE_S)
-
-    def _wait_for_requests(self, at_most_s: float) -> None:
+    def _wait_for_requests(self, door: gateway.Gateway, at_most_s: float) -> None:
+        """Those of the Triton here, and those of other Tritons that go through the gateway."""
         deadline = time.monotonic() + at_most_s
-        while not self._drain.is_over() and time.monotonic() < deadline and self._dead_part() is None:
+        while time.monotonic() < deadline and self._dead_part() is None:
+            if door.is_idle() and (self._triton is None or self._drain.is_over()):
+                return
             time.sleep(0.05)
 
     def stop(self) -> None:

@@ -190,7 +190,7 @@ def row_of(path: str, pair: Mapping[str, Array], config: Mapping[str, Any]) -> R
     if set(pair) != {"A", "B"} or any(half.ndim != 2 for half in pair.values()):
         raise ValueError(f"{path}: wanted two matrices, lora_A and lora_B")
     a, b = pair["A"], pair["B"]
-    if len(a) != b.shape[1]:
+    if len(a) != b.shape[1] or not len(a):
         raise ValueError(f"{path}: wanted lora_A [rank, in] and lora_B [out, rank], found {a.shape} and {b.shape}")
     if place["module"] == GATE_UP:
         b = np.concatenate(np.split(b, 2)[::-1])
@@ -200,6 +200,8 @@ def row_of(path: str, pair: Mapping[str, Array], config: Mapping[str, Any]) -> R
 def scaling(path: str, rank: int, config: Mapping[str, Any]) -> np.float32:
     """alpha / rank, or alpha / sqrt(rank). A projection may have an alpha of its own (PEFT's get_pattern_key)."""
     patterns: Mapping[str, Any] = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping):
+        raise ValueError(f"adapter_config.json: alpha_pattern: wanted an object, found {shown(patterns)}")
     own = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), None)
     alpha = config.get("lora_alpha") if own is None else own
     if not isinstance(alpha, int | float) or isinstance(alpha, bool):

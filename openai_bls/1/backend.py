@@ -95,6 +95,7 @@ class Backend:
 
     Attributes:
         state: changed by whoever loads and unloads.
+        asked_at: when the engine was first asked what it is, on the monotonic clock; before that 0.
 
     Raises:
         ValueError, OSError: the settings cannot work.
@@ -103,6 +104,7 @@ class Backend:
     def __init__(self, settings: ModelSettings, health_seconds: float, *, alone: bool) -> None:
         self.settings = settings
         self.state = State.LOADED if settings.loaded else State.UNLOADED
+        self.asked_at = 0.0
         self.pools = Pools()
         self._health_seconds = health_seconds
         self._alone = alone
@@ -190,6 +192,7 @@ class Backend:
             found = self._connection
             if found is None or (found.done() and found.exception() is not None):
                 found = self._connection = Future()
+                self.asked_at = self.asked_at or time.monotonic()
                 # On a thread of its own: an engine whose process has died never answers.
                 threading.Thread(target=self._connect, args=(found,), name="connect", daemon=True).start()
             return found

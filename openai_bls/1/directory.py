@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from typing import NamedTuple
@@ -110,7 +111,10 @@ class Directory:
     def listed(self) -> Iterator[Listed]:
         """What clients can have now. Waits a moment for engines that nobody has asked yet."""
         loaded = self.loaded
-        wait([backend.connect() for backend in loaded], LISTING_PATIENCE)
+        connections = [backend.connect() for backend in loaded]
+        # From the first question on: an engine that hangs does not keep all waiting who ask after that.
+        asked_at = max((backend.asked_at for backend in loaded), default=0.0)
+        wait(connections, max(0.0, asked_at + LISTING_PATIENCE - time.monotonic()))
         for backend in loaded:
             yield from backend.listed()
 

@@ -103,7 +103,8 @@ class ModelSettings:
     @property
     def names(self) -> tuple[str, ...]:
         """What clients may call the model, as far as it is known without asking the engine."""
-        return () if self.served_model_name is None else (self.served_model_name, *self.aliases)
+        name = self.served_model_name or (self.tokenizer_dir.name if self.tokenizer_dir else None)
+        return (name, *self.aliases) if name else ()
 
     @property
     def embedding_names(self) -> tuple[str, ...]:

@@ -218,3 +218,13 @@ def test_files_that_are_none(raw: Any) -> None:
 def test_what_engines_say_about_adapters(message: str, status: int) -> None:
     error = engine_errors.from_message(message)
     assert error.status == status and "LoRA adapter" in error.message
+
+
+@pytest.mark.parametrize(
+    ("rank", "config", "wrong"), [(0, {}, "wanted lora_A"), (2, {"alpha_pattern": ["q_proj"]}, "alpha_pattern: wanted")]
+)
+def test_a_broken_adapter_is_refused_in_words(rank: int, config: dict[str, Any], wrong: str) -> None:
+    place = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    tensors = {f"{place}A.weight": np.ones((rank, 8)), f"{place}B.weight": np.ones((8, rank))}
+    with pytest.raises(ValueError, match=wrong):
+        from_peft({"lora_alpha": 4, **config}, tensors)

@@ -242,6 +242,10 @@ def test_an_engine_that_never_answers_stops_no_other_model(start: Start, monkeyp
     assert client.complete("b")[0] == "OK"
     assert client.names() == ["a", "gpt", "default", "b"]
     assert not client.ready()
+    begun = time.monotonic()
+    for _ in range(20):  # only the first ones that ask for the list wait
+        client.names()
+    assert time.monotonic() - begun < 15  # not a second each
     monkeypatch.setattr(backend, "hello", hello)
     hanging.set()  # its answer makes no sense, and says so to everybody who waited
     assert {answer_of(request)[0] for request in waiting} == {"INTERNAL"}

@@ -15,7 +15,7 @@ from launcher import gateway
 from launcher.stack import Settings, Stack
 from tests.gateway.conftest import Start
 from tests.gateway.upstream import Upstream, event
-from tests.gateway.wire import CHAT, TIMEOUT, post, settled
+from tests.gateway.wire import CHAT, TIMEOUT, error_of, post, settled
 
 
 def free_port() -> int:
@@ -47,6 +47,36 @@ def test_a_gateway_alone_follows_its_files(upstream: Upstream, tmp_path: Path) -
         stack._follow_files()
         assert post(stack.url, headers={"x-api-key": "second"}).status_code == 200
     assert [line.split(" ")[0] for line in told[-2:]] == ["keys", str(keys)]
+
+
+def test_a_gateway_alone_drains(upstream: Upstream, tmp_path: Path) -> None:
+    settings = Settings(
+        run_dir=tmp_path / "run", port=free_port(), gateway_only=True, upstreams=[f"127.0.0.1:{upstream.port}"]
+    )
+    ended = threading.Event()
+
+    def held() -> Iterator[bytes]:
+        yield event('data: {"n":1}\n\n')
+        ended.wait(TIMEOUT)
+        yield event("data: [DONE]\n\n")
+
+    upstream.pieces = held()
+    with Stack(settings) as stack:
+        stream = requests.post(stack.url + CHAT, b'{"stream":true}', stream=True, timeout=TIMEOUT).iter_content(None)
+        assert next(stream)
+        draining = threading.Thread(target=stack.drain, args=(TIMEOUT,))
+        draining.start()
+        assert settled(lambda: requests.get(f"{stack.url}/health/ready", timeout=TIMEOUT).status_code == 503)
+        for refused in (post(stack.url), requests.get(f"{stack.url}/v1/models", timeout=TIMEOUT)):
+            assert (refused.status_code, error_of(refused)["code"]) == (503, "service_unavailable")
+            assert refused.headers["Retry-After"] == "2"
+        assert requests.get(f"{stack.url}/health/live", timeout=TIMEOUT).status_code == 200
+        assert draining.is_alive()
+        ended.set()
+        assert b"".join(stream) == b"data: [DONE]\n\n"
+        draining.join(TIMEOUT)
+        assert not draining.is_alive()
+        assert stack.children[0].exit_code == 0
 
 
 def test_a_reload_waits_for_streams_but_not_for_ever(

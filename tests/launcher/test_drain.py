@@ -28,6 +28,12 @@ class Part:
         self._name, self._log = name, log
         self.child = processes.start(name, ["sleep", "300"], processes.child_environment(), folder / name, folder)
 
+    def refuse(self) -> None:
+        self._log.append(f"{self._name} refuses")
+
+    def is_idle(self) -> bool:
+        return True
+
     def stop(self) -> None:
         self._log.append(self._name)
         self.child.stop(5)
@@ -49,7 +55,7 @@ def drained(tmp_path: Path, busy: object, monkeypatch: pytest.MonkeyPatch) -> tu
 
 def test_what_has_finished_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([False, True, True, True])
-    assert drained(tmp_path, lambda self: next(looks), monkeypatch) == (["nginx", "triton"], "")
+    assert drained(tmp_path, lambda self: next(looks), monkeypatch) == (["nginx refuses", "nginx", "triton"], "")
 
 
 def test_what_does_not_finish_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def engines(file: Path) -> list[Engine]:
         given = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise LaunchError(f"The models file {file} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LaunchError(f"The models file {file} is not JSON: {error}.") from None
     found: dict[str, Engine] = {}
     for engine in _named(given, file.parent):
@@ -60,6 +60,9 @@ def _named(given: Any, folder: Path) -> Iterator[Engine]:
             ("engine", ENGINE_MODEL, own),
             ("embedding_engine", EMBEDDING_MODEL, entry.get("embedding_tokenizer_dir") or own),
         ):
-            if isinstance(name := entry.get(key), str) and not (key == "engine" and entry.get("engine_url")):
+            name = entry.get(key)
+            if not isinstance(name, str) or Path(name).name != name:  # openai_bls says what is wrong with it
+                continue
+            if not (key == "engine" and entry.get("engine_url")):
                 path = str(folder / checkpoint) if isinstance(checkpoint, str) else None
                 yield Engine(name, source, path, entry.get("loaded", True) is not False)

@@ -149,6 +149,12 @@ class Backend:
         return self._embedding_names
 
     @property
+    def adapter_names(self) -> list[str]:
+        """What clients may call its LoRA adapters, as far as they are known."""
+        adapters = self.writer.model.adapters if self.writer else self._adapters
+        return [f"{name}{self.settings.lora_separator}{adapter}" for name in self.names[:1] for adapter in adapters]
+
+    @property
     def may_take_turns(self) -> bool:
         """Whether the engine may be one that takes a request at a time, on the thread that brings it."""
         return self._alone and self.settings.engine_url is None
@@ -178,9 +184,8 @@ class Backend:
             for name in names
         ]  # fmt: skip
         return entries + [
-            replace(entries[0], name=f"{name}{self.settings.lora_separator}{adapter}", root=name, parent=name)
-            for name in self.names[:1]
-            for adapter in (model.adapters if model else self._adapters)
+            replace(entries[0], name=adapter, root=entries[0].name, parent=entries[0].name)
+            for adapter in self.adapter_names
         ]
 
     def connect(self) -> Future[Served]:

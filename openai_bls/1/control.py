@@ -52,6 +52,8 @@ class Control:
         self._allowed = allowed
         self._guard = guard
         self._lock = threading.Lock()
+        # Between the look at who needs an engine, or whether it is there, and what Triton is told then.
+        self._engines = threading.Lock()
 
     def take(self, call: Call, path: str) -> None:
         """Does it on a thread of its own: loading may take minutes.
@@ -81,10 +83,11 @@ class Control:
     def _load(self, call: Call, backend: Backend, name: str) -> None:
         self._turn(backend, name, State.UNLOADED, State.LOADING)
         try:
-            for engine in backend.engines:
-                # One that another model uses as well is there already.
-                if not pb_utils.is_model_ready(model_name=engine):
-                    ask_triton(pb_utils.load_model, engine)
+            with self._engines:
+                for engine in backend.engines:
+                    # One that another model uses as well is there already.
+                    if not pb_utils.is_model_ready(model_name=engine):
+                        ask_triton(pb_utils.load_model, engine)
             backend.connect().result()
         except BaseException:
             self._put_away(backend)
@@ -122,13 +125,14 @@ class Control:
     def _put_away(self, backend: Backend) -> None:
         """Forgets the engines and has Triton unload those that no other model needs."""
         backend.disconnect()
-        with self._lock:
-            needed = {engine for other in self._directory.backends for engine in other.engines
-                      if other is not backend and other.state is not State.UNLOADED}  # fmt: skip
-            backend.state = State.UNLOADED
-        for engine in backend.engines:
-            if engine not in needed:
-                ask_triton(pb_utils.unload_model, engine)
+        with self._engines:
+            with self._lock:
+                needed = {engine for other in self._directory.backends for engine in other.engines
+                          if other is not backend and other.state is not State.UNLOADED}  # fmt: skip
+                backend.state = State.UNLOADED
+            for engine in backend.engines:
+                if engine not in needed:
+                    ask_triton(pb_utils.unload_model, engine)
 
 
 def ask_triton(action: Callable[..., None], engine: str) -> None:

@@ -39,11 +39,18 @@ class Directory:
 
     Attributes:
         only: the model, if there is one only.
+
+    Raises:
+        ValueError: a name stands for two things.
     """
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = tuple(backends)
         self.only = self.backends[0] if len(self.backends) == 1 else None
+        names = {name for backend in self.backends for name in backend.names}
+        for adapter in (each for backend in self.backends for each in backend.adapter_names):
+            if adapter in names:
+                raise ValueError(f"wanted names of models that no LoRA adapter has, found '{adapter}'")
 
     @property
     def loaded(self) -> list[Backend]:

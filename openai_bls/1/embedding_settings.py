@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocessing.sentences import ANY_SIZE, POOLINGS
-from readers import Reader, a_count, a_folder, read, several
+from readers import Reader, a_count, a_folder, a_triton_model, read, several
 
 
 def an_input(text: str) -> tuple[str, str]:
@@ -36,7 +36,7 @@ def poolings_in(text: str) -> tuple[str, ...]:
 PREFIX = "embedding_"
 SHARED_SUFFIX = "-embedding"  # behind the generating model's name, for one that has no folder of its own
 READERS: dict[str, Reader] = {
-    "engine": str,
+    "engine": a_triton_model,
     "tokenizer_dir": a_folder,
     "model_name": str,
     "max_len": a_count,
@@ -46,6 +46,8 @@ READERS: dict[str, Reader] = {
     "pooling": poolings_in,
 }
 NAMES = tuple(PREFIX + name for name in READERS)
+LISTS = tuple(PREFIX + name for name in ("sizes", "inputs", "pooling"))
+"""Settings of several values."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,20 @@ from embedding_settings import SHARED_SUFFIX, EmbeddingSettings
 from postprocessing.reasoning import STYLES
 from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.model import MAX_CHOICES, TEMPLATE_VARIABLES, Limits
-from readers import Reader, a_count, a_file, a_folder, a_name, a_place, a_separator, hidden, one_of, read, several
+from readers import (
+    Reader,
+    a_count,
+    a_file,
+    a_folder,
+    a_name,
+    a_place,
+    a_separator,
+    a_triton_model,
+    hidden,
+    one_of,
+    read,
+    several,
+)
 from transports.address import Address
 
 LORA_SEPARATOR = "_lora_"  # as in the examples of NVIDIA's frontend, which has no default
@@ -31,7 +44,7 @@ REASONING_FIELDS = {
 READERS: dict[str, Reader] = {
     "served_model_name": a_name,
     "aliases": several(a_name),
-    "engine": str,
+    "engine": a_triton_model,
     "engine_url": hidden(Address.parse),
     "tokenizer_dir": a_folder,
     "chat_template": a_file,
@@ -48,6 +61,8 @@ READERS: dict[str, Reader] = {
 }
 PATHS = ("tokenizer_dir", "chat_template", "lora", f"{embedding_settings.PREFIX}tokenizer_dir")
 """Settings that name files: in a models file relative to its folder."""
+LISTS = ("aliases", "chat_template_variables", *embedding_settings.LISTS)
+"""Settings of several values: a list in a models file, commas in config.pbtxt."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,7 @@ def from_file(path: Path) -> tuple[ModelSettings, ...]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"models file {path}: wanted JSON, found something else: {error}") from None
     try:
         models = tuple(entry(f"models[{at}]", each, path.parent) for at, each in enumerate(entries(found)))
@@ -154,7 +169,8 @@ def entry(place: str, given: Any, folder: Path) -> ModelSettings:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(f"{place}: wanted only {', '.join(known)}, found {shown(unknown[0])}")
-    values = {name: text_of(f"{place}.{name}", value) for name, value in given.items() if value is not None}
+    there = {name: value for name, value in given.items() if value is not None and not (name in LISTS and value == [])}
+    values = {name: text_of(place, name, value) for name, value in there.items()}
     if "id" not in values:
         raise ValueError(f"{place}.id: wanted what clients call the model, found nothing")
     values |= {name: str(folder / values[name]) for name in PATHS if name in values}
@@ -179,17 +195,18 @@ def embedding_entry(place: str, values: dict[str, str], name: str) -> ModelSetti
     return ModelSettings(**{**vars(settings), "engine": None})
 
 
-def text_of(place: str, value: Any) -> str:
+def text_of(place: str, name: str, value: Any) -> str:
     """A member as it would stand in config.pbtxt: numbers as digits, lists separated by commas."""
+    if name in LISTS and isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ",".join(str(item) for item in value)
+    if name in LISTS and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return ",".join(f"{key}:{item}" for key, item in value.items())
     if isinstance(value, str) and value.strip():
         return value.strip()
     if isinstance(value, int):
         return str(value).lower()  # true and false too
-    if isinstance(value, list) and value and all(isinstance(item, str | int) for item in value):
-        return ",".join(text_of(place, item) for item in value)
-    if isinstance(value, dict) and value and all(isinstance(item, str) for item in value.values()):
-        return ",".join(f"{name}:{item}" for name, item in value.items())
-    raise ValueError(f"{place}: wanted a text, a whole number, true or false, or a list of those, found {shown(value)}")
+    more = ", or several" if name in LISTS else ""
+    raise ValueError(f"{place}.{name}: wanted a text, a whole number, true or false{more}, found {shown(value)}")
 
 
 def check_names(models: tuple[ModelSettings, ...]) -> None:

@@ -82,6 +82,13 @@ def a_name(text: str) -> str:
     return text
 
 
+def a_triton_model(text: str) -> str:
+    """Its name, which is that of a folder in a model repository."""
+    if not re.fullmatch(r"[\w.@+=-]{1,256}", text) or text.startswith("."):
+        raise ValueError("wanted the name of a Triton model")
+    return text
+
+
 def several(reader: Reader) -> Reader:
     """Several of the same kind, separated by commas."""
     return lambda text: tuple(reader(part.strip()) for part in text.split(","))

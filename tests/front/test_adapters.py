@@ -160,3 +160,18 @@ def test_weights_that_cannot_be_read_any_more() -> None:
     with pytest.raises(OpenAIError) as error:
         Lender().send(adapter(read), Engine())
     assert error.value.status == 503 and "secret" not in error.value.message
+
+
+def test_no_model_may_have_the_name_of_an_adapter(tmp_path: Path) -> None:
+    from backend import Backend
+    from directory import Directory
+    from model_settings import ModelSettings
+
+    peft(tmp_path / "one")
+
+    def named(name: str) -> Backend:
+        return Backend(ModelSettings(served_model_name=name, lora=tmp_path), 1.0, alone=False)
+
+    Directory([named("a"), named("b")])
+    with pytest.raises(ValueError, match="wanted names of models that no LoRA adapter has, found 'a_lora_one'"):
+        Directory([named("a"), named("a_lora_one")])

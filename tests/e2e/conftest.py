@@ -121,8 +121,19 @@ def serve(
     form: str, run: Path, checkpoint: Path, changes: Parameters | None = None, **settings: Any
 ) -> Iterator[Server]:
     with started(run, form, checkpoint, changes, **settings) as stack:
-        listed = requests.get(stack.url + "/v1/models", timeout=60).json()
-        yield Server(stack, form, listed["data"][0]["id"], stack)
+        yield Server(stack, form, first_model(stack.url), stack)
+
+
+def first_model(url: str) -> str:
+    """The id of the model; with little patience the first questions may have no answer yet."""
+    listed: list[Any] = []
+
+    def told() -> bool:
+        listed[:] = requests.get(url + "/v1/models", timeout=60).json().get("data", [])
+        return bool(listed)
+
+    assert eventually(told, seconds=60)
+    return str(listed[0]["id"])
 
 
 def far_front(run: Path, checkpoint: Path, engine_url: str, **front: str) -> Stack:

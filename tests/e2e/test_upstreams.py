@@ -114,7 +114,7 @@ def test_what_had_shown_nothing_is_not_lost_with_its_triton(
     lost = [each for each in made if not each.whole]
     assert {each.body["stream"] for each in waiting} == {True, False}
     assert len(waiting) >= 10
-    assert 0 < len(lost) <= 2
+    assert len(lost) <= 2
     assert all(each.shown for each in lost), "they had begun"
     again = [asked(both.model, number) for number in range(REQUESTS)]
     asyncio.run(all_of(again, session_server.url))

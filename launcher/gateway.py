@@ -503,6 +503,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 def _write_private(file: Path, text: str) -> None:
     """As a whole or not at all: on a full disk the old list stays."""
     draft = file.with_name(f"{file.name}.draft")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+    private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, logs.PRIVATE)
+    with os.fdopen(private, "w", encoding="ascii") as stream:
         stream.write(text)
     draft.replace(file)

@@ -17,6 +17,7 @@ from preprocessing import fields
 from preprocessing.errors import OpenAIError, invalid
 from preprocessing.messages import Message, Strict
 from preprocessing.tools import MAX_TOOLS, Tool
+from preprocessing.wire import MAX_SHOWN, shown
 
 MAX_STOPS = 4  # OpenAI's own limit
 MAX_STOP_CHARS = 1024  # the held-back text per stream is bounded by this
@@ -246,7 +247,6 @@ UNIONS: dict[str, str] = {
     "input": "'{field}' must be a string, a list of strings, a list of token ids or a list of those; got {input}.",
     "content": "'{field}' must be a string or a list of text parts; got {input}.",
 }
-MAX_SHOWN = 64  # characters of the client's own value in a message
 
 
 def translate(error: ValidationError) -> OpenAIError:
@@ -284,12 +284,3 @@ def dotted(steps: list[int | str]) -> str:
     """`["messages", 0, "role"]` → `messages[0].role`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return text.lstrip(".")
-
-
-def shown(value: Any) -> str:
-    """A client's value, cut short, as JSON."""
-    try:
-        text = orjson.dumps(value).decode()
-    except TypeError:  # nested deeper than can be written
-        text = "…"
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.wire import shown
+
 Array = npt.NDArray[Any]
 ID_BITS = 53  # of a task id: whole numbers up to here JSON carries everywhere
 CONFIG_COLUMNS = 3  # of lora_config: module id, layer, rank
@@ -228,8 +230,3 @@ def halved(values: Array) -> Array:
     if not np.isfinite(made).all():
         raise ValueError("wanted weights that FP16 can hold, found larger ones or none that are numbers")
     return made
-
-
-def shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:80] + "…"

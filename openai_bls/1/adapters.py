@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing.lora import Adapter, Contents, from_arrays, from_peft, from_safetensors, shown
+from preprocessing.lora import Adapter, Contents, from_arrays, from_peft, from_safetensors
+from preprocessing.wire import shown
 from readers import a_name
 
 LIST = "multi_lora.json"

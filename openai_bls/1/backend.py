@@ -95,6 +95,8 @@ class Backend:
 
     Attributes:
         state: changed by whoever loads and unloads.
+        names: what clients may call the model that generates, its own name first; empty until the engine has said it.
+        embedding_names: the same for the model that makes embeddings.
         asked_at: when the engine was first asked what it is, on the monotonic clock; before that 0.
 
     Raises:
@@ -111,7 +113,7 @@ class Backend:
         self._created = int(time.time())
         self._lock = threading.Lock()
         self._connection: Future[Served] | None = None
-        self._names, self._embedding_names = settings.names if self.writes else (), settings.embedding_names
+        self.names, self.embedding_names = settings.names if self.writes else (), settings.embedding_names
         # A tokenizer that is named is loaded now, so that a wrong one shows when the model loads.
         folder = settings.tokenizer_dir
         self._tokenizer = tokenizer.load(folder, settings.chat_template) if folder else None
@@ -140,19 +142,10 @@ class Backend:
         return tuple(name for name in (own, embedding) if name is not None)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What clients may call the model that generates, its own name first; empty until the engine has said it."""
-        return self._names
-
-    @property
-    def embedding_names(self) -> tuple[str, ...]:
-        return self._embedding_names
-
-    @property
     def adapter_names(self) -> list[str]:
         """What clients may call its LoRA adapters, as far as they are known."""
-        adapters = self.writer.model.adapters if self.writer else self._adapters
-        return [f"{name}{self.settings.lora_separator}{adapter}" for name in self.names[:1] for adapter in adapters]
+        known = self.writer.model.adapters if self.writer else self._adapters
+        return [f"{name}{self.settings.lora_separator}{adapter}" for name in self.names[:1] for adapter in known]
 
     @property
     def may_take_turns(self) -> bool:
@@ -162,11 +155,11 @@ class Backend:
     @property
     def named(self) -> bool:
         """Whether its names are known."""
-        return bool(self._names or not self.writes)
+        return bool(self.names or not self.writes)
 
     def check(self) -> None:
         """Raises OpenAIError if clients cannot have the model now."""
-        name = (*self._names, *self._embedding_names)[0]
+        name = (*self.names, *self.embedding_names)[0]
         if self.state is State.LOADING:
             raise OpenAIError(Kind.UNAVAILABLE, f"The model '{name}' is being loaded. Try again later.")
         if self.state is not State.LOADED:
@@ -218,9 +211,9 @@ class Backend:
             writer = None if self.settings.engine is None else self._writer(self.settings.engine)
             embedder = self._embedder(writer)
             if writer is not None:
-                self._names = (writer.model.name, *self.settings.aliases)
+                self.names = (writer.model.name, *self.settings.aliases)
             if embedder is not None and writer is not None:
-                self._embedding_names = (embedder.model.name,)
+                self.embedding_names = (embedder.model.name,)
             connection.set_result(Served(self.pools, writer, embedder))
         except BaseException as error:
             connection.set_exception(error)

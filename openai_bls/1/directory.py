@@ -8,9 +8,9 @@ from concurrent.futures import wait
 from typing import NamedTuple
 
 from backend import Backend, State
-from preprocessing.body import shown
 from preprocessing.errors import Kind, OpenAIError, invalid, model_not_found
 from preprocessing.listing import Listed
+from preprocessing.wire import shown
 
 LISTING_PATIENCE = 1.0  # seconds that the list of models waits for engines that have not answered yet
 NO_EMBEDDINGS = OpenAIError(

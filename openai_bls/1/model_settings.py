@@ -17,6 +17,7 @@ from embedding_settings import SHARED_SUFFIX, EmbeddingSettings
 from postprocessing.reasoning import STYLES
 from postprocessing.tool_calls.families import FAMILIES
 from preprocessing.model import MAX_CHOICES, TEMPLATE_VARIABLES, Limits
+from preprocessing.wire import shown
 from readers import (
     Reader,
     a_count,
@@ -130,7 +131,7 @@ class ModelSettings:
             return self.names
         if self.embedding.name is not None:
             return (self.embedding.name,)
-        return () if self.served_model_name is None else (self.served_model_name + SHARED_SUFFIX,)
+        return tuple(name + SHARED_SUFFIX for name in self.names[:1])
 
 
 def from_file(path: Path) -> tuple[ModelSettings, ...]:
@@ -222,8 +223,3 @@ def names_of(models: tuple[ModelSettings, ...]) -> Iterator[tuple[int, str]]:
     for at, model in enumerate(models):
         names = [*model.names, *(model.embedding_names if model.engine is not None else ())]
         yield from ((at, name) for name in names)
-
-
-def shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:80] + "…"

@@ -50,22 +50,20 @@ def seconds(text: str) -> float:
     return float(text)
 
 
-def a_folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise ValueError("wanted a folder")
-    return Path(text)
+def existing(is_one: Callable[[Path], bool], wanted: str) -> Reader:
+    """A path of something that is there."""
+
+    def find(text: str) -> Path:
+        if not is_one(Path(text)):
+            raise ValueError(f"wanted {wanted}")
+        return Path(text)
+
+    return find
 
 
-def a_file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise ValueError("wanted a file")
-    return Path(text)
-
-
-def a_place(text: str) -> Path:
-    if not Path(text).exists():
-        raise ValueError("wanted a file or a folder")
-    return Path(text)
+a_folder = existing(Path.is_dir, "a folder")
+a_file = existing(Path.is_file, "a file")
+a_place = existing(Path.exists, "a file or a folder")
 
 
 def a_separator(text: str) -> str:

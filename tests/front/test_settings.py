@@ -63,6 +63,13 @@ def test_a_models_file(tmp_path: Path) -> None:
     assert (c.embedding.sizes, c.embedding.inputs) == ((8, 4), {"input_ids": "TYPE_INT32"})
 
 
+def test_names_of_a_model_that_has_none_but_its_folders(tmp_path: Path) -> None:
+    """Known before the engine is asked: who asks for embeddings first is not told that there are none."""
+    (tmp_path / "chat").mkdir()
+    (model,) = read(tmp_path, tokenizer_dir=str(tmp_path / "chat"), embedding_engine="e").models
+    assert (model.names, model.embedding_names) == (("chat",), ("chat-embedding",))
+
+
 A = {"id": "a", "engine": "one"}
 WRONG: list[tuple[Any, str]] = [
     ("{", "wanted JSON"),

@@ -8,6 +8,7 @@ Source: RFC 9112; the HTML standard, section 9.2 (server-sent events).
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
 MAX_HEAD = 64 * 1024  # bytes
 MAX_LINE = 64 * 1024 * 1024  # bytes: logits of some positions, as text, are the longest
@@ -151,28 +152,29 @@ class Lines:
         return whole
 
 
-class Framing:
+class Framing(Protocol):
     """Where a body ends.
 
     Attributes:
         over: it has ended.
     """
 
-    over = False
+    over: bool
 
     def push(self, piece: bytes) -> list[bytes]:
         """The content in a piece of the body."""
-        raise NotImplementedError
 
 
-class UntilClosed(Framing):
+class UntilClosed:
     """With the connection."""
+
+    over = False
 
     def push(self, piece: bytes) -> list[bytes]:
         return [piece]
 
 
-class Sized(Framing):
+class Sized:
     """After so many bytes (Content-Length)."""
 
     def __init__(self, size: int) -> None:
@@ -196,10 +198,11 @@ class Part(Enum):
     TRAILER = "trailer"
 
 
-class Chunked(Framing):
+class Chunked:
     """After a chunk without content."""
 
     def __init__(self) -> None:
+        self.over = False
         self._next = Part.SIZE
         self._line = b""  # the beginning of a line that is not whole
         self._left = 0  # bytes of the open chunk's content

@@ -49,10 +49,6 @@ def level(name: str, where: str = MODEL) -> str:
     return f"sum ({name}{{{where}}})"
 
 
-def engine(family: str, label: str, value: str) -> str:
-    return f'sum ({family}{{{label}="{value}"}})'
-
-
 PANELS = (
     Panel(
         "Requests answered",
@@ -113,7 +109,7 @@ PANELS = (
         "Engine: sequences",
         "short",
         {
-            kind: engine("nv_trt_llm_request_metrics", "request_type", kind)
+            kind: level("nv_trt_llm_request_metrics", f'request_type="{kind}"')
             for kind in ("scheduled", "waiting", "context", "max")
         },
     ),

@@ -186,8 +186,8 @@ class Engine:
         """Raises RequestError for more of them than there could ever be room for, before they are made."""
         self._scheduler.check_room(sum(request.num_sequences for request in requests))
         now = time.monotonic_ns()
-        return [Sequence(owner, replace(request, lora=None), row, index, self.limits.vocab_size, now, adapter)
-                for row, (request, adapter) in enumerate(zip(requests, adapters, strict=True))
+        return [Sequence(owner, request, row, index, self.limits.vocab_size, now, adapter)
+                for row, (request, adapter) in enumerate(zip(map(_without_weights, requests), adapters, strict=True))
                 for index in range(request.num_sequences)]
 
     # The threads
@@ -250,6 +250,11 @@ def limits_of(runner: Runner | SelfBatching, settings: Settings) -> Limits:
         context_logits=settings.gather_context_logits, generation_logits=settings.gather_generation_logits,
         exclude_input=settings.exclude_input_in_output,
     )
+
+
+def _without_weights(request: Request) -> Request:
+    """What a sequence keeps for as long as it runs."""
+    return request if request.lora is None else replace(request, lora=None)
 
 
 def _is_gone(channel: Channel) -> bool:

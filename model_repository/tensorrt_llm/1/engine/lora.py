@@ -8,10 +8,10 @@ runner decides. Layout and module ids: TensorRT-LLM's docs/source/advanced/lora.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -103,49 +103,37 @@ class AdapterCache:
         self._make: Callable[[list[Update]], Any] = runner.lora_weights
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()  # least recently used first
+        self._kept: OrderedDict[int, tuple[int, Any]] = OrderedDict()  # number, weights; least recently used first
+        self._used: WeakValueDictionary[int, Adapter] = WeakValueDictionary()
         self._numbers = self._bytes = 0
 
     def take(self, lora: Lora) -> Adapter:
         with self._lock:
-            kept = self._kept.get(lora.task_id) or self._put(lora)
+            if lora.task_id not in self._kept:
+                self._put(lora)
             self._kept.move_to_end(lora.task_id)
-            return kept.adapter()
+            adapter = self._used.get(lora.task_id) or Adapter(*self._kept[lora.task_id])
+            self._used[lora.task_id] = adapter  # all requests at a time share it
+            return adapter
 
-    def _put(self, lora: Lora) -> _Kept:
+    def _put(self, lora: Lora) -> None:
         if lora.weights is None or lora.config is None:
             raise RequestError(f"LoRA task {lora.task_id} not found in cache. Please send LoRA weights with request")
         weights = self._make(updates(lora.weights, lora.config, self._layout))
         self._make_room(lora.task_id, weights.nbytes)
         self._numbers += 1
         self._bytes += weights.nbytes
-        kept = self._kept[lora.task_id] = _Kept(self._numbers, weights)
-        return kept
+        self._kept[lora.task_id] = self._numbers, weights
 
     def _make_room(self, task_id: int, size: int) -> None:
-        idle = [key for key, kept in self._kept.items() if not kept.used]
-        if self._bytes - sum(self._kept[key].weights.nbytes for key in idle) + size > self._most_bytes:
+        idle = {key: weights.nbytes for key, (_, weights) in self._kept.items() if key not in self._used}
+        if self._bytes - sum(idle.values()) + size > self._most_bytes:
             raise RequestError(f"PEFT Cache is full. Could not store taskId={task_id}")
-        while self._bytes + size > self._most_bytes:
-            self._bytes -= self._kept.pop(idle.pop(0)).weights.nbytes
-
-
-class _Kept:
-    """An entry of the cache. All requests at a time share one Adapter; when the last lets go of it, nobody uses it."""
-
-    def __init__(self, number: int, weights: Any):
-        self.weights = weights
-        self._number = number
-        self._adapter: Callable[[], Adapter | None] = lambda: None
-
-    @property
-    def used(self) -> bool:
-        return self._adapter() is not None
-
-    def adapter(self) -> Adapter:
-        adapter = self._adapter() or Adapter(self._number, self.weights)
-        self._adapter = weakref.ref(adapter)
-        return adapter
+        for key in idle:
+            if self._bytes + size <= self._most_bytes:
+                break
+            self._bytes -= idle[key]
+            del self._kept[key]
 
 
 def updates(weights: np.ndarray, config: np.ndarray, layout: Layout) -> list[Update]:

@@ -18,8 +18,6 @@ from .request import Request
 from .sampler import Sampler
 from .word_list import ends_with
 
-LONGEST_WAIT_US = 2**31 - 1  # event records are INT32
-
 
 class Status(IntEnum):
     """Why a sequence ended, or 0. The numbers are those of the session extension's event records."""
@@ -153,7 +151,7 @@ class Sequence:
         self.computed = len(chain) * TOKENS_PER_BLOCK
         self.times.first_scheduled = now_ns
         if self.index == 0:
-            self.prompt_news = PromptNews(self.computed, min((now_ns - self.times.arrival) // 1000, LONGEST_WAIT_US))
+            self.prompt_news = PromptNews(self.computed, (now_ns - self.times.arrival) // 1000)
 
     def is_argmax(self) -> bool:
         """Whether the next token is simply the largest logit."""

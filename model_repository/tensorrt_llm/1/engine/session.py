@@ -21,6 +21,7 @@ from .response import Channel, Parcel, Response
 from .sequence import Progress, Sequence, Status, Top
 
 VERSION = 1
+LONGEST_WAIT_US = 2**31 - 1  # records are INT32
 PROMPT = -1
 """Status of a record about the prompt."""
 
@@ -212,8 +213,8 @@ def encode(news: Iterable[Progress]) -> Response:
     for progress in news:
         number, index = progress.sequence.owner.number, progress.sequence.index
         if prompt := progress.prompt:
-            numbers = [prompt.reused] if prompt.waited_us is None else [prompt.reused, prompt.waited_us]
-            records.add((number, index, PROMPT), numbers, prompt.log_probs, prompt.top)
+            waited = [] if prompt.waited_us is None else [min(prompt.waited_us, LONGEST_WAIT_US)]
+            records.add((number, index, PROMPT), [prompt.reused, *waited], prompt.log_probs, prompt.top)
             if progress.of_prompt_only:
                 continue
         records.add((number, index, int(progress.status)), progress.tokens, progress.log_probs, progress.top)

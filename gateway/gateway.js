@@ -4,6 +4,7 @@
  */
 
 import crypto from 'crypto';
+import trace from 'trace.js';
 
 const EVENT_END = '\n\n';
 const EVENT_START = 'data: ';
@@ -14,6 +15,8 @@ const ERROR_OBJECT = '{"error":';
 const NO_JSON = '\u0000';
 // Stands for a whole answer that failed after its status was sent; no JSON begins so.
 const FAILED = '\u0018';
+// What is reported of a request stands between two of these, behind the text of an answer of openai_bls.
+const MARK = '\u001e';
 // Above this a body is not parsed just to tell a nested "stream" from the outermost one.
 const MAX_PARSED = 1048576;
 // Names that may go into Triton's request id, headers and logs.
@@ -50,6 +53,12 @@ let unlooked = 0;
 /** The body for generate_stream: the client's own as one string. */
 function wrap(r) {
     let wrapped = {id: r.variables.request_name, endpoint: r.variables.endpoint, ticket: r.variables.ticket};
+    if (r.variables.access_log) {
+        wrapped.report = '1';
+    }
+    if (r.variables.trace_ratio) {
+        wrapped.trace = trace.told(r);
+    }
     try {
         wrapped.request = bodyOf(r);
         return JSON.stringify(wrapped);
@@ -157,11 +166,12 @@ function unwrap(r, data, flags) {
     let start = 0;
     let end;
     while ((end = text.indexOf(EVENT_END, start)) >= 0) {
-        let response = unwrapEvent(r.status, text, start, end);
+        let response = unwrapEvent(r, r.status, text, start, end);
         if (response === FAILED) {
             // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so:
             // clients report a broken connection and try again, where they would take an error for an answer without
             // choices.
+            r.variables.error_code = 'internal_error';
             throw new Error('an answer failed after its status was sent');
         }
         if (!out) {
@@ -177,6 +187,9 @@ function unwrap(r, data, flags) {
     }
     if (several) {
         out = several.join('');
+    }
+    if (flags.last) {
+        r.variables.answer_ended = '1';
     }
     if (out || flags.last) {
         r.sendBuffer(out, flags);
@@ -194,6 +207,7 @@ function unwrap(r, data, flags) {
 function look(r) {
     unlooked = Number(r.variables.bytes_sent) + Number(r.variables.max_backlog);
     if (passed > unlooked) {
+        r.variables.error_code = 'slow_reader';
         throw new Error('a client does not read its answer');
     }
 }
@@ -212,7 +226,7 @@ function hold(r, data, flags) {
             r.variables.unfinished_event = held.substring(start);
             return;
         }
-        if (unwrapEvent(r.status, held, start, end)) {
+        if (unwrapEvent(r, r.status, held, start, end)) {
             break;
         }
         start = end + EVENT_END.length;
@@ -228,18 +242,18 @@ function unwrapError(r, text, flags) {
         return;
     }
     r.variables.unfinished_event = '';
-    r.sendBuffer(unwrapEvent(r.status, text, 0, text.length), flags);
+    r.sendBuffer(unwrapEvent(r, r.status, text, 0, text.length), flags);
 }
 
 /**
  * The text inside one of Triton's answers, from `start` to `end`. What is not from openai_bls is not for clients.
  * njs frees nothing before the request ends, so only the text itself is cut out and parsed.
  */
-function unwrapEvent(status, text, start, end) {
+function unwrapEvent(r, status, text, start, end) {
     let at = text.indexOf(RESPONSE, start);
     if (at >= 0 && at < end) {
         let close = text.lastIndexOf('}', end);
-        return JSON.parse(text.substring(at + RESPONSE.length, close));
+        return withoutReport(r, JSON.parse(text.substring(at + RESPONSE.length, close)));
     }
     let answer = {};
     try {
@@ -250,10 +264,21 @@ function unwrapEvent(status, text, start, end) {
     }
     let error = answer.error || '';
     if (error.startsWith(ERROR_OBJECT)) {
-        return error;
+        return withoutReport(r, error);
     }
-    let body = errorBody(OWN_ERRORS[status] ? status : 500);
+    let body = errorBody(r, OWN_ERRORS[status] ? status : 500);
     return status === 200 ? EVENT_START + body + EVENT_END : body;
+}
+
+/** Keeps the report, if there is one, for the access log. */
+function withoutReport(r, text) {
+    if (!text.endsWith(MARK)) {
+        return text;
+    }
+    let end = text.length - 1;
+    let start = text.lastIndexOf(MARK, end - 1);
+    r.variables.report = text.substring(start + 1, end);
+    return text.substring(0, start);
 }
 
 /** Answers a request that Triton says is at fault: openai_bls knows the true status and error, unless it is gone. */
@@ -263,24 +288,30 @@ async function refused(r) {
     try {
         r.variables.refusing_triton = lastAddress(r.variables.upstream_addr);
         let reply = await r.subrequest('/internal/recall');
-        let refusal = JSON.parse(unwrapEvent(reply.status, reply.responseText, 0, reply.responseText.length));
+        let refusal = JSON.parse(unwrapEvent(r, reply.status, reply.responseText, 0, reply.responseText.length));
         status = refusal.status || status;
-        body = refusal.body || '';
+        body = withoutReport(r, refusal.body || '');
     } catch (e) {
         // Falls through: nobody is there to say more.
     }
     if (status === 503 && r.variables.other_tritons && r.variables.refusing_triton === r.variables.upstream_addr) {
+        r.variables.report = r.variables.error_code = '';
         r.internalRedirect('@again'); // it is the first that was asked
         return;
     }
     r.headersOut['Content-Type'] = 'application/json';
     retryAfter(r, status);
-    r.return(status, body || errorBody(status));
+    r.return(status, body || errorBody(r, status));
 }
 
 /** The Triton that answered: the last of those that were asked. nginx lists them all, "1.2.3.4:8000, 1.2.3.5:8000". */
 function lastAddress(addresses) {
     return addresses.substring(Math.max(addresses.lastIndexOf(' '), addresses.lastIndexOf(',')) + 1);
+}
+
+/** The same, for the access log; nothing if none was asked. */
+function answeringTriton(r) {
+    return lastAddress(r.variables.upstream_addr || '');
 }
 
 /**
@@ -300,7 +331,7 @@ function fail(r) {
     if (status === 405) {
         r.headersOut['Allow'] = (r.variables.methods || METHODS).split('|').join(', ');
     }
-    return reason.error ? errorObject(reason.error) : errorBody(status);
+    return reason.error ? errorObject(r, reason.error) : errorBody(r, status);
 }
 
 /** Of statuses with several reasons: {error: [type, code, message], wait: seconds}; empty for the one in OWN_ERRORS. */
@@ -321,13 +352,14 @@ function reasonOf(status, variables) {
     return {};
 }
 
-function errorBody(status) {
-    return errorObject(OWN_ERRORS[status] || OWN_ERRORS[status < 500 ? 400 : 500]);
+function errorBody(r, status) {
+    return errorObject(r, OWN_ERRORS[status] || OWN_ERRORS[status < 500 ? 400 : 500]);
 }
 
-function errorObject(row) {
+function errorObject(r, row) {
+    r.variables.error_code = row[1] || row[0];
     return JSON.stringify({error: {message: row[2], type: row[0], param: null, code: row[1]}});
 }
 
 export default {wrap, recall, refused, requestName, keyHash, groupHash, encoded, processingMs, headers, unwrap, hold,
-                fail};
+                answeringTriton, fail};

@@ -36,6 +36,8 @@ PAGE = "page"
 """Folder of the page's files."""
 SOURCE_LINK = "source"
 LOG = "error.log"
+ACCESS_LOG_LINK = "access.log"
+"""In the run folder; it leads to wherever the log is wanted."""
 TEMPORARY_RECORD = "temporary.folder"
 TEMPORARY_PREFIX = "openai_bls.nginx."
 NJS_MODULE = "ngx_http_js_module.so"
@@ -95,6 +97,8 @@ class Rules:
     reload_grace: int = 600
     upstream_retry: int = 5
     upstream_timeout: int = 90
+    trace_ratio: str | None = None
+    """Of requests without a trace of their own; None: no traces, and what clients say of theirs stays here."""
 
     @property
     def followed(self) -> list[Path]:
@@ -117,6 +121,9 @@ class Listen:
     metrics_upstream: str = "127.0.0.1:8002"
     workers: int = 1
     rules: Rules = field(default_factory=Rules)
+    access_log: Path | None = None
+    log_prompts: int = 0
+    """Characters of a request's body that the access log shows."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,10 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         "TEMPORARY": str(temporary),
         "HOPS": str(temporary / HOPS),
         "UPSTREAM_TIMEOUT": str(rules.upstream_timeout),
+        "ACCESS_LOG": _OFF if listen.access_log is None else _ON,
+        "ACCESS_LOG_LINK": ACCESS_LOG_LINK,
+        "ACCESS_LOG_ASKED": "" if listen.access_log is None else "1",
+        "LOG_PROMPTS": str(listen.log_prompts or ""),
         "MODULES": f'load_module "{njs_module}";',
         "WORKERS": str(listen.workers),
         "WORKER_CONNECTIONS": str(connections),
@@ -181,6 +192,8 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         "PREFIXES": "|".join(rules.route_prefixes),
         "METRICS": rules.metrics,
         "PAGE": _ON if rules.page == "on" else _OFF,
+        "TRACE": _OFF if rules.trace_ratio is None else _ON,
+        "TRACE_RATIO": rules.trace_ratio or "",
         "METRICS_SERVER": listen.metrics_upstream,
         "TLS": _OFF if rules.tls_cert is None else _ON,
         "LISTEN_TLS": "" if rules.tls_cert is None else " ssl http2",
@@ -230,6 +243,7 @@ def _triton_files(tritons: Sequence[str], rules: Rules, folder: Path) -> dict[st
             "upstreams.conf": f"server {tritons[0]};\nkeepalive {IDLE_CONNECTIONS};\n",
             "hops.conf": f"proxy_read_timeout {rules.upstream_timeout}s;\n",
             "others.conf": "",
+            "tritons.conf": "",
         }
     hops = {number: f'"unix:{folder}/{number}"' for number in range(1, len(tritons) + 1)}
     servers = {hop: f"server {hop} max_fails=1 fail_timeout={rules.upstream_retry}s;\n" for hop in hops.values()}
@@ -244,6 +258,7 @@ def _triton_files(tritons: Sequence[str], rules: Rules, folder: Path) -> dict[st
         "upstreams.conf": "".join(servers.values()),
         "hops.conf": f"proxy_read_timeout {HOP_PATIENCE};\n" + "".join(parts),
         "others.conf": "".join(f"{hop} other_than_{number};\n" for number, hop in hops.items()),
+        "tritons.conf": "".join(f"{hop} {tritons[number - 1]};\n" for number, hop in hops.items()),
     }
 
 
@@ -395,9 +410,12 @@ class _Files:
         page = sorted((self._source / PAGE).glob("*.*"))
         texts = {file.name: render(file.read_text(encoding="utf-8"), values) for file in page}
         (self._run / "page.js").write_text(page_module(texts), encoding="utf-8")
-        for name, file in (("tls.crt", rules.tls_cert), ("tls.key", rules.tls_key)):
+        links = (("tls.crt", rules.tls_cert), ("tls.key", rules.tls_key), (ACCESS_LOG_LINK, self.listen.access_log))
+        for name, file in links:
             if file is not None:
                 (self._run / name).symlink_to(file.absolute())
+        if self.listen.access_log is not None:
+            logs.make(self.listen.access_log)
         self.write_lists()
 
     def _tidy_up_after_a_crash(self) -> None:

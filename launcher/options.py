@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PREFIX = "OPENAI_BLS_"
+COLLECTOR = r"https?://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?"
+TRACES = "/v1/traces"
+"""Where collectors take OTLP."""
 
 
 def positive(text: str) -> int:
@@ -87,6 +90,24 @@ def engine_url(text: str) -> str:
     return text
 
 
+def collector(text: str) -> str:
+    """Of OpenTelemetry, for OTLP over HTTP; the path that it is taken at is added where it is missing.
+
+    The error does not show it: it may hold a password, which is not taken because Triton would show it to all.
+    """
+    if text != "off" and not re.fullmatch(COLLECTOR, text):
+        raise argparse.ArgumentTypeError(
+            "wanted off, or an address such as http://127.0.0.1:4318, without user or password"
+        )
+    return text if text == "off" or text.endswith(TRACES) else text.rstrip("/") + TRACES
+
+
+def share(text: str) -> str:
+    if not re.fullmatch(r"0|1|[01]?\.\d{1,9}", text) or float(text) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return text
+
+
 def setting(text: str) -> tuple[str, str, str]:
     found = re.fullmatch(r"(\w+)\.(\w+)=(.*)", text, re.DOTALL)
     if found is None:
@@ -122,6 +143,8 @@ class Option:
     """The value of the flag when it is given without one."""
     secret: bool = False
     """Whether its value must not stay in the process listing."""
+    further: tuple[str, ...] = ()
+    """Variables of others that give it as well, if its own does not."""
 
     @property
     def name(self) -> str:
@@ -220,6 +243,13 @@ OPTIONS = (
            "for those with an API key", "off|open|key"),
     Option("--metrics-upstream", addresses, None, "HOST:PORT of the Triton whose metrics these are; without it the one "
            "that is started", "ADDRESS"),
+    Option("--trace-url", collector, None, "OpenTelemetry collector that gets a trace of each request, such as "
+           "http://127.0.0.1:4318 (docs/traces.md); off: none; without it as OTEL_EXPORTER_OTLP_ENDPOINT says",
+           "URL|off", ("openai_bls", "trace_url"),
+           further=("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")),
+    Option("--trace-ratio", share, None, "the share of requests that are traced, of those whose client has not decided "
+           "that in a traceparent header; without it 1", "SHARE", ("openai_bls", "trace_ratio")),
+    Option("--trace-triton", one_of("on", "off"), "on", "Triton's own spans in these traces", "on|off"),
     Option("--page", one_of("on", "off"), "on", "the page at the root, to try the server with a browser", "on|off"),
     Option("--tls-cert", str, None, "certificate (with its chain) for HTTPS and HTTP/2; read anew when it changes",
            "FILE"),
@@ -229,6 +259,10 @@ OPTIONS = (
            "SECONDS"),
     Option("--run-dir", str, None, "folder for logs, configurations and links; without it .run/PORT in the checkout",
            "DIR"),
+    Option("--access-log", str, "on", "a line of JSON for each request (docs/logs.md): on (access.log in --run-dir), "
+           "off, a file, or - (standard output as well, which then has nothing else)", "on|off|FILE|-"),
+    Option("--log-prompts", size, None, "how much of each request's body the access log shows, such as 4k; without it "
+           "nothing that was said", "SIZE"),
     Option("--max-log", size, "16m", "a log that is longer is emptied; what was in it is kept once, beside it", "SIZE"),
     Option("--start-timeout", seconds, "300", "how long loading the model may take", "SECONDS"),
     Option("--tritonserver", str, None, "a tritonserver program; without it NVIDIA's container or the nvidia-pytriton "
@@ -260,7 +294,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             nargs="?" if option.alone else None,
             const=option.alone,
             type=_reported_as(option),
-            default=environment.get(option.variable) or option.default,
+            default=next(filter(None, map(environment.get, (option.variable, *option.further))), option.default),
             metavar=option.metavar,
             help=f"{option.help} ({default}{option.variable})".replace("%", "%%"),
         )
@@ -290,12 +324,13 @@ def parameters(options: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def _reported_as(option: Option) -> Callable[[str], Any]:
-    """argparse names the flag in its error; a bad value may as well come from the variable, so both are named."""
+    """argparse names the flag in its error; a bad value may as well come from a variable, so all are named."""
+    variables = " or ".join((option.variable, *option.further))
 
     def checked(text: str) -> Any:
         try:
             return option.kind(text)
         except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(f"{error} (or {option.variable})") from None
+            raise argparse.ArgumentTypeError(f"{error} (or {variables})") from None
 
     return checked

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from launcher import access, checks, gateway, model, models, options, probe
 from launcher.errors import LaunchError
@@ -32,6 +32,8 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 SAME_MODEL = "default"
 BEYOND_THE_QUEUE_S = 30
 """For so much longer than a request may wait in a queue a Triton may be silent."""
+ACCESS_LOG = "access.log"
+STANDARD_OUTPUT = "-"
 KEY_OPTION_VARIABLE = f"{options.PREFIX}API_KEY"
 
 
@@ -47,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = options.parse(arguments, os.environ)
     hide_secrets(arguments)
-    teller = elapsed_teller()
+    # Standard output is either for people or for those who read lines of JSON.
+    output = sys.stderr if chosen.access_log == STANDARD_OUTPUT else sys.stdout
+    teller = elapsed_teller(output)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _request_stop)
     try:
-        return _serve(chosen, teller)
+        return _serve(chosen, teller, output)
     except StopRequested:
         return 0
     except LaunchError as error:
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _serve(chosen: argparse.Namespace, tell: Callable[[str], None]) -> int:
+def _serve(chosen: argparse.Namespace, tell: Callable[[str], None], output: TextIO) -> int:
     checks.python_version()
     settings = settings_for(chosen, tell)
     stack = Stack(settings, tell)
@@ -71,7 +75,7 @@ def _serve(chosen: argparse.Namespace, tell: Callable[[str], None]) -> int:
         tell(f"ready: {stack.base_url} serves the model {working.model}")
         if settings.rules.page == "on":
             tell(f"a page to try it with: {stack.url}/")
-        print(examples(stack.base_url, working, with_key=settings.rules.asks_for_keys), flush=True)
+        print(examples(stack.base_url, working, with_key=settings.rules.asks_for_keys), file=output, flush=True)
         stack.watch()
     except StopRequested as stop:
         if stop.may_drain and chosen.drain_seconds:
@@ -111,8 +115,9 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         raise LaunchError(f"--runner transformers needs torch: {sys.executable} -m pip install torch.")
     if chosen.gateway_only == "on" and not chosen.upstream:
         raise LaunchError("--gateway-only needs --upstream: the Tritons to stand in front of.")
+    run_dir = Path(chosen.run_dir) if chosen.run_dir else default_run_dir(chosen.port)
     return Settings(
-        run_dir=Path(chosen.run_dir) if chosen.run_dir else default_run_dir(chosen.port),
+        run_dir=run_dir,
         host=chosen.host,
         port=chosen.port,
         triton_http_port=chosen.triton_http_port,
@@ -128,10 +133,21 @@ def settings_for(chosen: argparse.Namespace, tell: Callable[[str], None]) -> Set
         upstreams=chosen.upstream or (),
         gateway_only=chosen.gateway_only == "on",
         metrics_upstream=chosen.metrics_upstream and chosen.metrics_upstream[0],
+        trace_url=chosen.trace_url if traces(chosen) and chosen.trace_triton == "on" else None,
         tritonserver=chosen.tritonserver,
         start_timeout_s=chosen.start_timeout,
         max_log=chosen.max_log,
+        access_log=access_log(chosen.access_log, run_dir),
+        access_log_shown=chosen.access_log == STANDARD_OUTPUT,
+        log_prompts=gateway.bytes_of(chosen.log_prompts or "0"),
     )
+
+
+def access_log(chosen: str, run_dir: Path) -> Path | None:
+    """Where it is kept; one that is shown is kept as well."""
+    if chosen in ("on", STANDARD_OUTPUT):
+        return run_dir / ACCESS_LOG
+    return None if chosen == "off" else Path(chosen).absolute()
 
 
 def add_models(parameters: dict[str, dict[str, str]], chosen: argparse.Namespace) -> list[models.Engine]:
@@ -198,9 +214,14 @@ def rules(chosen: argparse.Namespace) -> gateway.Rules:
     values = {name: value for name, value in vars(chosen).items() if name in names and value is not None}
     files = ("api_keys_file", "restricted_api_file", "tls_cert", "tls_key")
     paths = {name: Path(str(values[name])).absolute() for name in files if name in values}
+    values["trace_ratio"] = (chosen.trace_ratio or "1") if traces(chosen) else None
     if chosen.max_queue_seconds is not None:
         values.setdefault("upstream_timeout", chosen.max_queue_seconds + BEYOND_THE_QUEUE_S)
     return gateway.Rules(**values | paths | {"api_keys": keys})
+
+
+def traces(chosen: argparse.Namespace) -> bool:
+    return chosen.trace_url not in (None, "off")
 
 
 def api_keys(given: str | None, environment: Mapping[str, str]) -> list[str]:
@@ -252,12 +273,12 @@ Ctrl-C stops the server.
 """
 
 
-def elapsed_teller() -> Callable[[str], None]:
+def elapsed_teller(output: TextIO) -> Callable[[str], None]:
     started = time.monotonic()
 
     def tell(step: str) -> None:
         with contextlib.suppress(OSError):  # nobody may be reading any more; the server serves on
-            print(f"[{time.monotonic() - started:6.1f} s] {step}", flush=True)
+            print(f"[{time.monotonic() - started:6.1f} s] {step}", file=output, flush=True)
 
     return tell
 

@@ -31,6 +31,7 @@ CUT_OFF_PATIENCE_S = 3
 
 ROOT = Path(__file__).resolve().parent.parent
 
+STANDARD_OUTPUT = 1
 LOCK = "lock"
 """A folder that has it is a run folder."""
 GATEWAY_FOLDER = "gateway"
@@ -70,10 +71,18 @@ class Settings:
     """Nothing is started but nginx, in front of `upstreams`."""
     metrics_upstream: str | None = None
     tritonserver: str | None = None
+    trace_url: str | None = None
+    """Where Triton sends spans of its own; None: it makes none."""
     triton_arguments: Sequence[str] = ()
     start_timeout_s: float = 300
     max_log: str = "16m"
     """A log that is longer is emptied, and kept once beside the new one."""
+    access_log: Path | None = None
+    """Gets a line for each request."""
+    access_log_shown: bool = False
+    """On standard output as well."""
+    log_prompts: int = 0
+    """Characters of a request's body that the access log shows."""
     models: Path = ROOT / "model_repository"
     gateway: Path = ROOT / "gateway"
 
@@ -103,6 +112,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._triton: triton.Triton | None = None
         self._gateway: gateway.Gateway | None = None
+        self._follower: logs.Follower | None = None
         self._not_reloaded = ""  # why the gateway's files could not be read anew
         front = settings.parameters.get(repository.FRONT_MODEL, {})
         self._drain = Drain(Path(front.get("drain_file") or settings.run_dir.resolve() / "draining"))
@@ -151,6 +161,8 @@ class Stack:
         if not settings.gateway_only:
             self._start_triton(run)
         self._tell(f"starting nginx (logs: {run / GATEWAY_FOLDER})")
+        if settings.access_log is not None and settings.access_log_shown:
+            self._follower = logs.Follower(settings.access_log, STANDARD_OUTPUT)
         self._gateway = gateway.start(nginx, settings.gateway, run / GATEWAY_FOLDER, self._listen())
         self._gateway.wait_until_listening()
 
@@ -174,6 +186,7 @@ class Stack:
             run,
             *ports,
             load_at_start=settings.load_at_start,
+            trace_url=settings.trace_url,
             extra_arguments=settings.triton_arguments,
         )
         self._triton.wait_until_ready(settings.start_timeout_s, self._tell)
@@ -192,6 +205,8 @@ class Stack:
             metrics_upstream=settings.metrics_upstream or f"127.0.0.1:{settings.triton_metrics_port}",
             workers=settings.workers,
             rules=settings.rules,
+            access_log=settings.access_log,
+            log_prompts=settings.log_prompts,
         )
 
     def _check(self) -> None:
@@ -252,8 +267,12 @@ class Stack:
             self._not_reloaded = reason
 
     def _empty_long_logs(self) -> None:
+        most = gateway.bytes_of(self.settings.max_log)
         for child in self.children:
-            logs.empty_if_longer(child.log, gateway.bytes_of(self.settings.max_log))
+            logs.empty_if_longer(child.log, most)
+        access_log = self.settings.access_log
+        if access_log is not None and logs.empty_if_longer(access_log, most) and self._follower is not None:
+            self._follower.emptied()
 
     def _dead_part(self) -> triton.Triton | gateway.Gateway | None:
         return next((part for part in (self._triton, self._gateway) if part is not None and part.death), None)
@@ -300,6 +319,9 @@ class Stack:
             if part is not None:
                 part.stop()
         self._gateway = self._triton = None
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None

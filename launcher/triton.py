@@ -40,6 +40,11 @@ STOP_PATIENCE_S = EXIT_TIMEOUT_S + 10
 RESTART_PATIENCE_S = 3
 """After a death: requests that wait for a dead process never finish, and every second is one without service."""
 STUB = "triton_python_backend_stub"
+TRACES = ("--trace-config=mode=opentelemetry", "--trace-config=level=TIMESTAMPS", "--trace-config=rate=0")
+"""With a rate of 0 requests are traced that have a `traceparent`: the gateway decides. Health checks have none."""
+_COLLECTOR_PATIENCE = "OTEL_EXPORTER_OTLP_TIMEOUT"
+"""Triton does not end before a collector that says nothing has had that time, more than once; its own default is 10 s.
+With a unit, because OpenTelemetry's libraries do not agree on the one that is meant."""
 PYTHON_TAG = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -162,12 +167,14 @@ def start(
     metrics_port: int,
     grpc_port: int | None = None,
     load_at_start: Sequence[str] | None = None,
+    trace_url: str | None = None,
     extra_arguments: Sequence[str] = (),
 ) -> Triton:
     """Starts the server and returns at once; its log is `run`/triton.log.
 
     Args:
         load_at_start: the models to begin with, if others are loaded on request; None: all, and no requests.
+        trace_url: where it sends spans of its own; None: it makes none.
     """
     prefix = _fresh_region_prefix(run / "triton.regions")
     grpc = ["--allow-grpc=false"] if grpc_port is None else ["--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"]
@@ -184,11 +191,13 @@ def start(
         f"--metrics-port={metrics_port}",
         *grpc,
         *control,
+        *([] if trace_url is None else [*TRACES, f"--trace-config=opentelemetry,url={trace_url}"]),
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         *extra_arguments,
     ]
-    environment = processes.child_environment(installation.environment)
+    patience = {} if trace_url is None else {_COLLECTOR_PATIENCE: os.environ.get(_COLLECTOR_PATIENCE, "2s")}
+    environment = processes.child_environment({**installation.environment, **patience})
     leftovers = [SHARED_MEMORY / prefix, refusals_of(processes.PID)]
     child = processes.start("Triton", command, environment, run / "triton.log", run, leftovers)
     return Triton(child, http_port, prefix, models_change=load_at_start is not None)

@@ -115,6 +115,11 @@ class Answer:
         return shapes.error_event(error.body()) if self._generation.stream else shapes.FAILED
 
     @property
+    def generation(self) -> Generation:
+        """What was asked for."""
+        return self._generation
+
+    @property
     def streams(self) -> bool:
         return self._generation.stream
 
@@ -122,6 +127,17 @@ class Answer:
     def finish_reason(self) -> str | None:
         """Of the first choice; None while it has not ended."""
         return self._candidates[0].choice.finish_reason
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Of all choices that have ended, in their order."""
+        reasons = (candidate.choice.finish_reason for candidate in self._candidates)
+        return [reason for reason in reasons if reason is not None]
+
+    @property
+    def id(self) -> str:
+        """What clients see as the answer's id."""
+        return self._identity.id
 
     @property
     def failed_calls(self) -> int:

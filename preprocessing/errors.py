@@ -66,6 +66,12 @@ class OpenAIError(Exception):
     def status(self) -> int:
         return ROWS[self.kind].status
 
+    @property
+    def code(self) -> str:
+        """What tells it from others: the code that clients see, where there is none the type."""
+        row = ROWS[self.kind]
+        return row.code or row.type
+
     def body(self) -> bytes:
         """The error object as ASCII JSON."""
         row = ROWS[self.kind]

@@ -157,6 +157,11 @@ class Backend:
         """Whether its names are known."""
         return bool(self.names or not self.writes)
 
+    def engine(self, *, embeds: bool) -> str:
+        """The Triton model that makes embeddings, or the one that writes."""
+        embedding = self.settings.embedding
+        return embedding.engine if embeds and embedding is not None else self.settings.engine or ""
+
     def check(self) -> None:
         """Raises OpenAIError if clients cannot have the model now."""
         name = (*self.names, *self.embedding_names)[0]

@@ -126,7 +126,7 @@ class Embedder:
         most = min(self._most_rows, self._known().form.most)
         return batches([len(each.ids) for each in inputs], most, MOST_TOKENS)
 
-    def vectors(self, inputs: Sequence[Input]) -> Vectors:
+    def vectors(self, inputs: Sequence[Input], request_id: str = "") -> Vectors:
         """FP32 [inputs, size] of one batch.
 
         Raises:
@@ -134,14 +134,14 @@ class Embedder:
         """
         contract = self._known()
         try:
-            found = self._ask(contract, inputs)
+            found = self._ask(contract, inputs, request_id)
         except EngineError as error:
             fewer = self._fewer(str(error), len(inputs))
             if fewer is None:
                 raise
             self._most_rows = fewer
             parts = [inputs[at : at + fewer] for at in range(0, len(inputs), fewer)]
-            return np.concatenate([self._ask(contract, part) for part in parts])
+            return np.concatenate([self._ask(contract, part, request_id) for part in parts])
         return found
 
     def _fewer(self, message: str, count: int) -> int | None:
@@ -151,9 +151,9 @@ class Embedder:
             return int(told[1])
         return 1 if count > 1 and "unexpected shape" in message else None
 
-    def _ask(self, contract: Contract, inputs: Sequence[Input]) -> Vectors:
+    def _ask(self, contract: Contract, inputs: Sequence[Input], request_id: str) -> Vectors:
         texts = self._with_texts(inputs) if contract.form.takes == "text" else inputs
-        response = self._engine.answer(contract.form.tensors(texts), [contract.output])
+        response = self._engine.answer(contract.form.tensors(texts), [contract.output], request_id)
         values = numbers(output_tensors(response)[contract.output])
         if contract.hidden:
             _, mask = padded([each.ids for each in inputs], np.float32)
@@ -245,8 +245,9 @@ class Job:
         parallel: how many batches to have under way at a time.
     """
 
-    def __init__(self, asked: Embeddings, embedder: Embedder) -> None:
+    def __init__(self, asked: Embeddings, embedder: Embedder, request_id: str = "") -> None:
         self.asked = asked
+        self._request_id = request_id
         self._embedder = embedder
         self._waiting = deque(embedder.split(asked.inputs))
         self._running = 0
@@ -268,7 +269,7 @@ class Job:
                 return None
             batch = self._waiting.popleft()
             self._running += 1
-        found = self._embedder.vectors([self.asked.inputs[index] for index in batch])
+        found = self._embedder.vectors([self.asked.inputs[index] for index in batch], self._request_id)
         with self._lock:
             self._vectors[batch] = found
             self._running -= 1

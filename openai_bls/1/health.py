@@ -29,6 +29,10 @@ class Probe:
         good: a token came.
     """
 
+    traceparent = ""
+
+    id = "health"
+
     def __init__(self) -> None:
         self.since = time.monotonic()
         self.over = threading.Event()

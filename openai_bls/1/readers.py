@@ -13,6 +13,11 @@ Reader = Callable[[str], Any]
 NAME = re.compile(r"[A-Za-z0-9._:@+=/-]{1,256}")
 
 
+# An OpenTelemetry collector. A password would be seen by whoever lists processes, as Triton is given the address, too.
+COLLECTOR = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
+TRACES = "/v1/traces"
+
+
 class HiddenError(ValueError):
     """About a value that no log may show."""
 
@@ -48,6 +53,21 @@ def seconds(text: str) -> float:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text) or float(text) == 0:
         raise ValueError("wanted a number of seconds above 0")
     return float(text)
+
+
+def a_share(text: str) -> float:
+    if not re.fullmatch(r"0|1|[01]?\.\d{1,9}", text) or float(text) > 1:
+        raise ValueError("wanted a number from 0 to 1")
+    return float(text)
+
+
+def a_collector(text: str) -> str:
+    """Where OTLP is taken, over HTTP: with the path that it has there, which the text may lack. "off": nowhere."""
+    if text == "off":
+        return ""
+    if not COLLECTOR.fullmatch(text):
+        raise ValueError("wanted off, or an address such as http://127.0.0.1:4318, without user or password")
+    return text if text.endswith(TRACES) else text.rstrip("/") + TRACES
 
 
 def existing(is_one: Callable[[Path], bool], wanted: str) -> Reader:

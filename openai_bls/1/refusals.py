@@ -49,17 +49,22 @@ class Refusals:
         """The table that all instances under one tritonserver share: it is their parent process."""
         return cls(Path(tempfile.gettempdir()) / f"openai_bls.{os.getppid()}.refusals")
 
-    def put(self, ticket: str, status: int, body: bytes) -> None:
-        """Keeps an error object until it is taken or its slot is needed."""
-        record = orjson.dumps({"ticket": ticket, "status": status, "body": body.decode()})
-        if not ticket or len(record) >= SLOT_BYTES:
+    def put(self, ticket: str, status: int, body: bytes, report: bytes = b"") -> None:
+        """Keeps an error object, and what is reported of the call, until it is taken or its slot is needed."""
+        fitting = [
+            record
+            for text in (body + report, body)
+            if len(record := orjson.dumps({"ticket": ticket, "status": status, "body": text.decode()})) < SLOT_BYTES
+        ]
+        if not ticket or not fitting:
             return
         places = slots(ticket)
         free = next((start for start in places if self._table[start] == 0), places[0])
-        self._table[free : free + SLOT_BYTES] = record.ljust(SLOT_BYTES, b"\0")
+        self._table[free : free + SLOT_BYTES] = fitting[0].ljust(SLOT_BYTES, b"\0")
 
     def take(self, ticket: str) -> bytes | None:
-        """The kept `{"ticket", "status", "body"}` as JSON (`body` is the error object as a string), if there is one."""
+        """The kept `{"ticket", "status", "body"}` as JSON, if there is one; `body` is the error object as a string and
+        the call's report."""
         for start in slots(ticket):
             record = self._table[start : start + SLOT_BYTES].rstrip(b"\0")
             if ticket and is_of(ticket, record):

@@ -17,6 +17,9 @@ class RequestStats:
     Attributes:
         endpoint: the path after /v1/, as the client wrote it.
         model: the id of the model that serves it, once that is known: never what a client made up.
+        asked: what the client calls the model; empty if it does not say.
+        began, submitted: when a thread began to prepare it, and when it went to the engine; None: it did not get there.
+        engine: the Triton model that works for it.
         first_token, last_token: when the engine's news of them came.
         queued: seconds in the engine's own queue, if it tells.
         gaps: seconds between pieces of news of a sequence; whoever counts them takes them out.
@@ -29,14 +32,18 @@ class RequestStats:
     """
 
     __slots__ = (
-        "cancelled", "counted", "ended", "endpoint", "error", "first_counted", "first_token", "gaps", "last_token",
-        "model", "prompt_tokens", "queued", "started", "_last",
+        "asked", "began", "cancelled", "counted", "ended", "endpoint", "engine", "error", "first_counted",
+        "first_token", "gaps", "last_token", "model", "prompt_tokens", "queued", "started", "submitted", "_last",
     )  # fmt: skip
 
     def __init__(self, endpoint: str, started: float) -> None:
         self.endpoint = endpoint
         self.model = UNKNOWN
+        self.asked = ""
         self.started = started
+        self.began: float | None = None
+        self.submitted: float | None = None
+        self.engine = ""
         self.first_token: float | None = None
         self.last_token = self.ended = started
         self.queued: float | None = None

@@ -20,7 +20,7 @@ from control import LOAD, UNLOAD, Control
 from directory import Directory, Target
 from embedder import Job
 from health import Quorum
-from metrics import Metrics
+from metrics import INTERNAL, Metrics
 from postprocessing import engine_errors, shapes
 from postprocessing.answer import Answer
 from postprocessing.shapes import Identity
@@ -31,8 +31,10 @@ from preprocessing.generation import Generation, prepare
 from preprocessing.model import Model
 from preprocessing.tensors import submissions
 from refusals import Refusals
+from report import line
 from request_stats import UNKNOWN
 from settings import Settings
+from tracing import Tracer
 from transports.bls import EngineError
 from transports.session import SILENT
 
@@ -74,6 +76,7 @@ class Server:
         self._refusals = Refusals.of_this_server()
         self._admission = Admission(settings.max_requests, settings.drain_file)
         self._metrics = Metrics(instance, settings.max_requests, lambda: self._admission.calls)
+        self._tracer = Tracer(settings.trace_url, settings.trace_ratio, instance) if settings.trace_url else None
         self._control = Control(self._directory, self._admission, settings.model_control, self._guard)
         self._closed = threading.Event()
         self._listers = ThreadPoolExecutor(LISTERS, thread_name_prefix="list")
@@ -83,6 +86,8 @@ class Server:
         """Serves a Triton request: at once and to its end if the transport takes one at a time, else on a thread."""
         self._metrics.start()
         call = Call(request, self._refusals, self._settings.patience, self._ended)
+        if self._tracer is not None and call.endpoint not in INTERNAL:
+            call.trace = self._tracer.context(request)
         if call.endpoint == REFUSAL:
             call.reply(self._refusals.take(call.raw.decode(errors="replace")) or b"{}")
         elif call.endpoint == HEALTH:
@@ -101,12 +106,18 @@ class Server:
         for backend in self._directory.backends:
             backend.close()
         self._metrics.close()
+        if self._tracer is not None:
+            self._tracer.close()
         self._refusals.close()
         self._admission.close()
 
     def _ended(self, call: Call) -> None:
         self._admission.leave(call)
         self._metrics.ended(call)
+        if call.trace is not None and self._tracer is not None:
+            self._tracer.ended(call, call.trace)
+        if self._settings.log_requests and call.endpoint not in INTERNAL:
+            pb_utils.Logger.log_info(line(call.id, call.stats, call.answer))
 
     def _watch(self) -> None:
         """Looks for clients that have gone and for calls that take too long; then the transports cancel those."""
@@ -147,15 +158,15 @@ class Server:
         if self._directory.only is not None and not self._directory.only.named:
             self._directory.only.connect().result()  # its name comes from the engine
         if call.endpoint in GENERATING:
-            given = decode(call.raw)
+            given = self._read(call)
             target = self._directory.writer(given.get("model"), given.get("lora_model"))
             self._serve(call, target.backend, partial(self._generate, call, given, target))
         elif call.endpoint in BODIES:
-            given = decode(call.raw)
+            given = self._read(call)
             target = self._directory.writer(given.get("model"))
             self._serve(call, target.backend, partial(self._tell, call, given, target))
         elif call.endpoint == EMBEDDINGS:
-            given = decode(call.raw)
+            given = self._read(call)
             self._serve(call, self._directory.embedder(given.get("model")), partial(self._embed, call, given))
         elif call.endpoint.startswith(ONE_MODEL) and call.endpoint.endswith((LOAD, UNLOAD)):
             self._control.take(call, call.endpoint[len(ONE_MODEL) :])
@@ -164,10 +175,17 @@ class Server:
         else:
             raise NO_ENDPOINT
 
+    def _read(self, call: Call) -> dict[str, Any]:
+        given = decode(call.raw)
+        asked = given.get("model")
+        call.stats.asked = asked if isinstance(asked, str) else ""
+        return given
+
     def _serve(self, call: Call, backend: Backend, action: Action) -> None:
         """Runs an action when the way to the engine is known: here if the engine takes one request at a time."""
         names = backend.embedding_names if call.endpoint == EMBEDDINGS else backend.names
         call.stats.model = next(iter(names), UNKNOWN)
+        call.stats.engine = backend.engine(embeds=call.endpoint == EMBEDDINGS)
         # Before the look at its state: whoever unloads the model sees this call, or this call sees that.
         call.backend = backend
         backend.check()
@@ -181,6 +199,7 @@ class Server:
         connection.add_done_callback(lambda found: pool.submit(self._begin, call, found, action))
 
     def _begin(self, call: Call, connection: Future[Served], action: Action) -> None:
+        call.stats.began = time.monotonic()
         if call.has_gone():
             call.stats.cancelled = True
             call.fail(GONE)
@@ -202,6 +221,7 @@ class Server:
             call.opens_after = OPENS_AFTER
         adapter = writer.model.adapter(target.adapter)
         asked = submissions(generation, writer.model.tokenizer.vocab_size, adapter)
+        call.stats.submitted = time.monotonic()
         if generation.guide is not None and writer.transport.concurrent:
             served.pools.guided.submit(self._guard, call, lambda: writer.transport.submit(asked, call))
         else:
@@ -239,7 +259,8 @@ class Server:
         assert served.embedder is not None
         asked = embeddings.prepare(given, served.embedder.model, served.embedder.size)
         call.stats.prompt_tokens = asked.tokens
-        job = Job(asked, served.embedder)
+        call.stats.submitted = time.monotonic()
+        job = Job(asked, served.embedder, call.id)
         if served.writer is not None and not served.writer.transport.concurrent:
             while job.waits and call.alive():
                 self._advance(call, job)

@@ -6,6 +6,7 @@ One model is described by the parameters themselves, several by the file that `m
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ import embedding_settings
 import model_settings
 from call import Patience
 from model_settings import ModelSettings
-from readers import Reader, a_count, one_of, read, seconds
+from readers import Reader, a_collector, a_count, a_share, hidden, one_of, read, seconds
 
 MAX_REQUESTS = 512
 HEALTH_SECONDS = 1.0
 OWN_TOKENIZER = "tokenizer"  # a tokenizer folder inside the model's own folder is used without being named
+# OpenTelemetry's own, for those whom nobody starts with a parameter.
+COLLECTOR_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 READERS: dict[str, Reader] = {
     "max_requests": a_count,
     "max_queue_seconds": seconds,
@@ -29,6 +32,9 @@ READERS: dict[str, Reader] = {
     "drain_file": Path,
     "models_file": str,
     "model_control": one_of("off", "on"),
+    "log_requests": one_of("off", "on"),
+    "trace_url": hidden(a_collector),
+    "trace_ratio": a_share,
 }
 
 
@@ -39,6 +45,9 @@ class Settings:
     Attributes:
         models: at least one.
         model_control: clients may load and unload models.
+        log_requests: a line for each request goes into Triton's log.
+        trace_url: where spans are sent, with its path; empty: there are none.
+        trace_ratio: of requests that are traced if nobody has decided before.
     """
 
     models: tuple[ModelSettings, ...]
@@ -47,6 +56,9 @@ class Settings:
     health_seconds: float = HEALTH_SECONDS
     drain_file: Path | None = None
     model_control: bool = False
+    log_requests: bool = False
+    trace_url: str = ""
+    trace_ratio: float = 1.0
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Settings:
@@ -60,6 +72,8 @@ class Settings:
         values = {name: entry["string_value"].strip() for name, entry in config.get("parameters", {}).items()}
         # A template's placeholder that nobody filled is as good as nothing.
         values = {name: value for name, value in values.items() if value and not value.startswith("${")}
+        if collector := next(filter(None, map(os.environ.get, COLLECTOR_VARIABLES)), None):
+            values = {"trace_url": collector, **values}
         found = read(READERS, values, "parameter ")
         return cls(
             models=models(values, args),
@@ -68,6 +82,9 @@ class Settings:
             health_seconds=found.get("health_seconds", HEALTH_SECONDS),
             drain_file=found.get("drain_file"),
             model_control=control(found, config),
+            log_requests=found.get("log_requests") == "on",
+            trace_url=found.get("trace_url", ""),
+            trace_ratio=found.get("trace_ratio", 1.0),
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from engine.metrics import FAMILIES as ENGINE_FAMILIES
+from launcher.triton import TRACES
 from metric_families import FAMILIES, HISTOGRAM
 from tools import dashboard
 
@@ -77,7 +78,7 @@ def test_prometheus_can_read_them(command: str) -> None:
 def test_compose_mounts_and_builds_what_is_there() -> None:
     compose = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))
     services = compose["services"]
-    assert set(services) == {"triton", "gateway", "prometheus", "grafana"}
+    assert set(services) == {"triton", "gateway", "prometheus", "grafana", "jaeger"}
     for service in services.values():
         if "build" in service:
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
@@ -88,3 +89,11 @@ def test_compose_mounts_and_builds_what_is_there() -> None:
     scraped = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     targets = [target for job in scraped for static in job["static_configs"] for target in static["targets"]]
     assert {target.split(":")[0] for target in targets} <= set(services)
+
+
+def test_compose_traces_as_the_launcher_does() -> None:
+    services = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    collector = {services[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] for name in ("triton", "gateway")}
+    assert collector == {"http://jaeger:4318"}
+    wanted = [*TRACES, "--trace-config=opentelemetry,url=http://jaeger:4318/v1/traces"]
+    assert [each for each in services["triton"]["command"] if "trace-config" in each] == wanted

@@ -15,6 +15,7 @@ import requests
 
 from engine import tiny_checkpoint
 from launcher.gateway import Rules
+from launcher.serve import ACCESS_LOG
 from launcher.stack import Settings, Stack
 
 # Milliseconds per step: slow enough that an answer of a thousand tokens is still running when a test looks.
@@ -112,6 +113,7 @@ def started(run: Path, form: str, checkpoint: Path, changes: Parameters | None =
             triton_metrics_port=free_port(),
             sessions=form == "session",
             parameters=parameters,
+            access_log=run / ACCESS_LOG,
             **{"instances": 1 if form == "session" else SINGLE_INSTANCES, **settings},
         )
     )
@@ -146,6 +148,7 @@ def far_front(run: Path, checkpoint: Path, engine_url: str, **front: str) -> Sta
             triton_metrics_port=free_port(),
             parameters={"openai_bls": {"tokenizer_dir": str(checkpoint), "engine_url": engine_url, **front}},
             engines={},
+            access_log=run / ACCESS_LOG,
         )
     )
 

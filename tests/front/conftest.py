@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from dataclasses import dataclass, field
@@ -60,9 +61,13 @@ class Request:
 
     inputs: dict[str, bytes] = field(default_factory=dict)
     sender: Sender = field(default_factory=Sender)
+    asks: dict[str, str] = field(default_factory=dict)
 
     def request_id(self) -> str:
         return "r1"
+
+    def parameters(self) -> str:
+        return json.dumps(self.asks, separators=(",", ":")) if self.asks else ""
 
     def get_response_sender(self) -> Sender:
         return self.sender

@@ -148,6 +148,9 @@ def refuses(status: str, text: str) -> Script:
 class Ear:
     """A sink. Attributes: wants: how many events it takes. here: its client waits."""
 
+    id = "r1"
+    traceparent = ""
+
     def __init__(self, wants: int = 1000) -> None:
         self.events: list[Event] = []
         self.is_accepted = False
@@ -253,6 +256,17 @@ def test_connections_are_used_again(start: Start) -> None:
     for _ in range(5):
         assert asked(transport).heard(Status.LENGTH)
     assert (far.connections, len(far.requests)) == (1, 5)
+
+
+def test_an_engine_is_told_of_the_trace(start: Start) -> None:
+    far, transport = start(GOOD)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for traceparent in ("", trace):
+        ear = Ear()
+        ear.traceparent = traceparent
+        assert asked(transport, ear=ear).heard(Status.LENGTH)
+    without, with_it = (request["head"].split(b"\r\n") for request in far.requests)
+    assert set(with_it) - set(without) == {f"traceparent: {trace}".encode()}
 
 
 def test_many_requests_at_a_time(start: Start) -> None:

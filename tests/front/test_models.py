@@ -172,6 +172,27 @@ def eventually(condition: Callable[[], bool]) -> bool:
 A, B = {"id": "a", "engine": "one", "aliases": ["gpt", "default"]}, {"id": "b", "engine": "two"}
 
 
+@pytest.mark.parametrize("log_requests", ["on", "off"])
+def test_requests_are_in_tritons_log_if_that_is_wanted(
+    start: Start, monkeypatch: pytest.MonkeyPatch, log_requests: str
+) -> None:
+    import triton_python_backend_utils as pb_utils
+
+    written: list[str] = []
+    monkeypatch.setattr(pb_utils.Logger, "log_info", written.append)
+    client = start(A, log_requests=log_requests)
+    client.ask("models")
+    client.complete("none")
+    client.ready()
+    expected = {("r1", "models", 200, None, None), ("r1", "completions", 404, "model_not_found", "none")}
+
+    def told() -> set[tuple[Any, ...]]:
+        lines = [json.loads(line) for line in written if line.startswith("{")]
+        return {tuple(line[name] for name in ("request_id", "endpoint", "status", "error", "model")) for line in lines}
+
+    assert eventually(lambda: told() == (expected if log_requests == "on" else set()))
+
+
 def test_each_name_reaches_its_engine_and_is_the_answers(start: Start) -> None:
     client = start(A, B)
     for name, engine in (("a", "one"), ("b", "two"), ("gpt", "one"), ("default", "one")):

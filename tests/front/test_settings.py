@@ -36,6 +36,41 @@ def test_impossible_limits(tmp_path: Path, name: str, value: str) -> None:
         read(tmp_path, **{name: value})
 
 
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_where_traces_go(tmp_path: Path, variables: pytest.MonkeyPatch) -> None:
+    usual = read(tmp_path, trace_url="", trace_ratio="${trace_ratio}")
+    assert (usual.trace_url, usual.trace_ratio) == ("", 1.0)
+    given = read(tmp_path, trace_url="http://a:4318/", trace_ratio="0.25")
+    assert (given.trace_url, given.trace_ratio) == ("http://a:4318/v1/traces", 0.25)
+    variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:4318")
+    assert read(tmp_path).trace_url == "http://b:4318/v1/traces"
+    assert read(tmp_path, trace_url="https://c/x/v1/traces").trace_url == "https://c/x/v1/traces"
+    assert read(tmp_path, trace_url="off").trace_url == ""
+    variables.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://d/v1/traces")
+    assert read(tmp_path).trace_url == "http://d/v1/traces"
+
+
+@pytest.mark.parametrize("url", ["a:4318", "grpc://a", "http://u:p@a", "http://a b", "http://a,b", "http://", "on"])
+def test_impossible_collectors(tmp_path: Path, variables: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(ValueError, match="parameter trace_url: wanted off, or an address"):
+        read(tmp_path, trace_url=url)
+    variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    with pytest.raises(ValueError, match="trace_url"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "x", "nan", "1e-3", "2"])
+def test_impossible_shares(tmp_path: Path, share: str) -> None:
+    with pytest.raises(ValueError, match="trace_ratio: wanted a number from 0 to 1"):
+        read(tmp_path, trace_ratio=share)
+
+
 def models(tmp_path: Path, given: object, **parameters: str) -> Any:
     (tmp_path / "models.json").write_text(given if isinstance(given, str) else json.dumps(given))
     return read(tmp_path, models_file="models.json", **parameters).models

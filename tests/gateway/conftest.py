@@ -45,7 +45,13 @@ def gateways() -> Iterator[list[gateway.Gateway]]:
 def start(upstream: Upstream, tmp_path: Path, gateways: list[gateway.Gateway]) -> Start:
     """Starts the real gateway, before one upstream unless told otherwise; gives its URL. Options are its rules."""
 
-    def begin(upstreams: Sequence[Upstream] = (), metrics_of: Upstream | None = None, **rules: object) -> str:
+    def begin(
+        upstreams: Sequence[Upstream] = (),
+        metrics_of: Upstream | None = None,
+        access_log: Path | None = None,
+        log_prompts: int = 0,
+        **rules: object,
+    ) -> str:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         listen = gateway.Listen(
@@ -53,6 +59,8 @@ def start(upstream: Upstream, tmp_path: Path, gateways: list[gateway.Gateway]) -
             upstreams=[f"127.0.0.1:{each.port}" for each in upstreams or [upstream]],
             metrics_upstream=f"127.0.0.1:{(metrics_of or upstream).port}",
             rules=gateway.Rules(**rules),  # type: ignore[arg-type]
+            access_log=access_log,
+            log_prompts=log_prompts,
         )
         run = tmp_path / f"gateway{len(gateways) or ''}"
         gateways.append(gateway.start(gateway.find_nginx(), ROOT / "gateway", run, listen))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher import gateway
+from tests.gateway.conftest import Start
+from tests.gateway.test_access_log import FIELDS
 from tests.gateway.test_hostile import head_and_body
 from tests.gateway.upstream import Upstream
 from tests.gateway.wire import connect, post
@@ -36,8 +40,9 @@ REQUESTS = st.tuples(
 )
 
 
-def test_any_bytes(url: str, upstream: Upstream, gateways: list[gateway.Gateway]) -> None:
+def test_any_bytes(start: Start, upstream: Upstream, gateways: list[gateway.Gateway], tmp_path: Path) -> None:
     upstream.events("{}")
+    url = start(access_log=tmp_path / "access.log")
 
     @QUICK
     @given(request=REQUESTS.map(b"".join) | st.binary(max_size=200))
@@ -60,3 +65,5 @@ def test_any_bytes(url: str, upstream: Upstream, gateways: list[gateway.Gateway]
     check()
     assert gateways[0].child.exit_code is None
     assert post(url).status_code == 200
+    lines = (tmp_path / "access.log").read_text(encoding="ascii").splitlines()
+    assert len(lines) > 200 and {tuple(json.loads(line)) for line in lines} == {tuple(FIELDS)}

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import errno
+import os
+import select
 import stat
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from launcher import logs, processes
+from launcher.errors import LaunchError
 from launcher.stack import Settings, Stack
 from tests.launcher.test_stack import wait_until
 
@@ -40,6 +45,83 @@ def test_a_log_that_cannot_be_kept_is_emptied(tmp_path: Path, monkeypatch: pytes
     log.write_bytes(b"x" * 101)
     logs.empty_if_longer(log, 100)
     assert log.stat().st_size == 0
+
+
+def test_a_log_that_is_there_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    logs.make(log)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    log.write_text("line\n")
+    logs.make(log)
+    assert log.read_text() == "line\n"
+
+
+@pytest.mark.parametrize("place", [".", "nowhere/a.log"])
+def test_a_log_that_cannot_be_made(tmp_path: Path, place: str) -> None:
+    with pytest.raises(LaunchError, match="cannot be written"):
+        logs.make(tmp_path / place)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Iterator[Copied]:
+    (log := tmp_path / "a.log").write_text("before\n")
+    made = Copied(log, tmp_path / "copy")
+    yield made
+    made.follower.stop()
+    made.target.close()
+
+
+class Copied:
+    """A log that is followed, and where it is copied to."""
+
+    def __init__(self, log: Path, copy: Path) -> None:
+        self.log = log
+        self.copy = copy
+        self.target = copy.open("wb")
+        self.follower = logs.Follower(log, self.target.fileno())
+
+    def add(self, text: str) -> None:
+        with self.log.open("a") as stream:
+            stream.write(text)
+
+    def empty(self) -> None:
+        assert logs.empty_if_longer(self.log, 1)
+        self.follower.emptied()
+
+
+def test_new_lines_are_copied(copied: Copied) -> None:
+    copied.add("one\n")
+    wait_until(lambda: copied.copy.read_text() == "one\n")
+    copied.add("two\n")
+    copied.follower.stop()
+    assert copied.copy.read_text() == "one\ntwo\n"
+
+
+def test_no_line_is_lost_when_a_followed_log_is_emptied(copied: Copied) -> None:
+    for number in range(20):
+        copied.add(f"{number}\n")
+        if number % 10 == 4:
+            copied.empty()  # its last lines have not been copied yet, and more come
+        if number % 10 == 9:
+            wait_until(lambda number=number: copied.copy.read_text().endswith(f"{number}\n"))  # type: ignore[misc]
+    assert copied.copy.read_text().split() == [str(number) for number in range(20)]
+
+
+def test_who_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
+    (log := tmp_path / "a.log").touch()
+    reading, writing = os.pipe()
+    follower = logs.Follower(log, writing)
+    try:
+        log.write_bytes(b"x" * 2**20)  # more than a pipe holds
+        wait_until(lambda: bool(select.select([reading], [], [], 0)[0]))
+        telling = threading.Thread(target=follower.emptied, daemon=True)
+        telling.start()
+        telling.join(10)
+        assert not telling.is_alive()
+    finally:
+        os.close(reading)
+        follower.stop()
+        os.close(writing)
 
 
 def test_what_is_not_there_is_not_too_long(tmp_path: Path) -> None:

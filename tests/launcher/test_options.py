@@ -52,6 +52,11 @@ def test_adapters_are_named_by_a_path_that_holds_anywhere(tmp_path: Path, monkey
         (["--route-prefixes", "/a b"], {}, "is not a path"),
         (["--metrics", "on"], {}, "not one of off, open, key"),
         (["--lora", "/nowhere"], {}, "there is no '/nowhere'"),
+        (["--trace-url", "localhost:4318"], {}, "wanted off, or an address such as http://127.0.0.1:4318"),
+        (["--trace-url", "http://me:secret@collector"], {}, "without user or password"),
+        ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "grpc://a"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (["--trace-ratio", "1.1"], {}, "is not a number from 0 to 1"),
+        (["--log-prompts", "on"], {}, "'on' is not a size"),
         (["--por", "1"], {}, "unrecognized"),
     ],
 )
@@ -79,6 +84,20 @@ def test_help_names_every_option_its_variable_and_its_default(capsys: pytest.Cap
 def test_options_become_parameters_and_set_comes_last() -> None:
     chosen = options.parse(["--runner", "numpy", "--set", "tensorrt_llm.runner=x", "--set", "a.b=c=d"], {})
     assert options.parameters(chosen) == {"tensorrt_llm": {"runner": "x"}, "a": {"b": "c=d"}}
+
+
+def test_a_collectors_address_with_a_password_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options.parse([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@collector"})
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_opentelemetrys_variables_say_where_traces_go() -> None:
+    usual, traces = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    assert value("trace_url", **{usual: "http://a:4318/"}) == "http://a:4318/v1/traces"
+    assert value("trace_url", **{usual: "http://a", traces: "https://[::1]:1/x/v1/traces"}) == "https://[::1]:1/x/v1/traces"
+    assert value("trace_url", **{usual: "http://a", "OPENAI_BLS_TRACE_URL": "off"}) == "off"
+    assert value("trace_url", "--trace-url", "http://b", **{usual: "http://a"}) == "http://b/v1/traces"
 
 
 def test_options_that_are_not_given_set_nothing() -> None:

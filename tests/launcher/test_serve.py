@@ -67,6 +67,21 @@ def test_an_empty_key_does_not_open_the_server(given: str) -> None:
         settings("--api-key", given)
 
 
+def test_where_the_access_log_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = ("--run-dir", "run")
+    for arguments, place, shown in [
+        ((), Path("run/access.log"), False),
+        (("--access-log", "on"), Path("run/access.log"), False),
+        (("--access-log", "-"), Path("run/access.log"), True),
+        (("--access-log", "off"), None, False),
+        (("--access-log", "a.log"), tmp_path / "a.log", False),
+    ]:
+        chosen = settings(*run, *arguments)
+        assert (chosen.access_log, chosen.access_log_shown, chosen.log_prompts) == (place, shown, 0)
+    assert settings("--log-prompts", "4k").log_prompts == 4096
+
+
 def test_several_keys() -> None:
     assert settings("--api-key", "a, b,").rules.api_keys == ["a", "b"]
 
@@ -96,6 +111,22 @@ def test_rules_are_those_of_the_options(tmp_path: Path) -> None:
     assert (rules.metrics, rules.route_prefixes, rules.max_connections) == ("key", ["/openai/v1", ""], 7)
     assert rules.tls_cert == Path("c").absolute()
     assert (stack.Stack(chosen).base_url, rules.asks_for_keys) == ("https://127.0.0.1:9000/openai/v1", True)
+
+
+def test_one_option_has_all_three_trace() -> None:
+    chosen = settings("--trace-url", "http://127.0.0.1:4318")
+    url = "http://127.0.0.1:4318/v1/traces"
+    assert (chosen.trace_url, chosen.rules.trace_ratio) == (url, "1")
+    assert chosen.parameters == {"openai_bls": {"trace_url": url}}
+    fewer = settings("--trace-url", "http://127.0.0.1:4318", "--trace-ratio", "0.05", "--trace-triton", "off")
+    assert (fewer.trace_url, fewer.rules.trace_ratio) == (None, "0.05")
+    assert fewer.parameters["openai_bls"]["trace_ratio"] == "0.05"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--trace-url", "off"), ("--trace-ratio", "0.5")])
+def test_without_a_collector_nobody_traces(arguments: tuple[str, ...]) -> None:
+    chosen = settings(*arguments)
+    assert chosen.trace_url is None and chosen.rules.trace_ratio is None
 
 
 def test_the_gateway_alone() -> None:

@@ -45,6 +45,8 @@ class ScriptedEngine:
 class Ear:
     """A Sink that wants no more after so many events."""
 
+    id = "r1"
+
     def __init__(self, patience: int = 1000) -> None:
         self.events: list[Any] = []
         self.is_accepted = False

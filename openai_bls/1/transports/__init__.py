@@ -16,6 +16,13 @@ Inputs = dict[str, npt.NDArray[Any]]
 class Sink(Protocol):
     """Where a transport puts the news of one request. Safe to call from any thread; never raises."""
 
+    # The request's id, for the engine's and Triton's logs: not the only one of its name; empty if it has none.
+    id: str
+
+    @property
+    def traceparent(self) -> str:
+        """W3C's, for engines that take part in traces; empty: there is none."""
+
     def accepted(self) -> None:
         """The engine has taken the request; `submit` will not raise any more."""
 

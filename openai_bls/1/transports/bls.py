@@ -46,7 +46,7 @@ class Engine:
                 raise EngineError(response.error().message())
             yield response
 
-    def answer(self, inputs: Inputs, outputs: Sequence[str] = ()) -> Any:
+    def answer(self, inputs: Inputs, outputs: Sequence[str] = (), request_id: str = "") -> Any:
         """The one response of an ordinary model, or the first of a decoupled one; safe from many threads.
 
         Whether a decoupled model sends more, or the end by itself, is not waited for. No outputs: all that there are.
@@ -55,13 +55,13 @@ class Engine:
             EngineError: the response was an error.
         """
         if not self._decoupled:
-            response = self._request(inputs, outputs).exec()
+            response = self._request(inputs, outputs, request_id).exec()
             if not response.has_error():
                 return response
             if DECOUPLED not in response.error().message():
                 raise EngineError(response.error().message())
             self._decoupled = True
-        for response in self._responses(inputs, outputs):
+        for response in self._responses(inputs, outputs, request_id):
             if response.has_error():
                 raise EngineError(response.error().message())
             return response
@@ -82,10 +82,10 @@ class Engine:
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         )
 
-    def ask(self, inputs: Inputs, outputs: Sequence[str]) -> Any:
+    def ask(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Any:
         """The one response to a call that has exactly one."""
         answer = None
-        for response in self.stream(inputs, outputs):
+        for response in self.stream(inputs, outputs, request_id):
             answer = response
         if answer is None:
             raise EngineError("the engine did not answer")

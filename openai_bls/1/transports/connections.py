@@ -30,6 +30,10 @@ class Exchange(Protocol):
     def body(self) -> bytes:
         """JSON."""
 
+    @property
+    def headers(self) -> bytes:
+        """Lines of its own, each with its end."""
+
     def received(self, reply: Reply, found: list[bytes]) -> None:
         """More of the response: the data of its next events, or its whole body; `reply.done` if that is all."""
 
@@ -109,7 +113,7 @@ class Connections:
     def _give(self, connection: Connection, exchange: Exchange) -> None:
         self._busy[exchange] = connection
         body = exchange.body
-        connection.send(exchange, b"%s%d\r\n\r\n%s" % (self._head, len(body), body))
+        connection.send(exchange, b"%s%d\r\n%s\r\n%s" % (self._head, len(body), exchange.headers, body))
 
     def _open_for(self, exchange: Exchange) -> None:
         task = self._loop.create_task(self._open(exchange))

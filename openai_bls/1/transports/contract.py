@@ -6,6 +6,7 @@ Source: TensorRT-LLM's Triton backend, `inflight_batcher_llm/tensorrt_llm/config
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from preprocessing.tensors import Submission
 from transports import Inputs
 
 OUTPUTS = ["output_ids", "sequence_length"]
+LONGEST_ID = 128  # characters of what a client calls its request
 Output = Callable[[str], Any]
 """An output tensor of a response by its name, as a flat numpy array; None if the response does not have it."""
 # A response that cannot be read raises one of these.
@@ -39,6 +41,15 @@ FIELDS = {
 """Input tensor -> the request field that it comes from, where it has another name."""
 NEUTRAL = {"min_tokens": 0}
 """Input tensor -> the value that means the same as no tensor."""
+
+
+def unique_id(request_id: str) -> str:
+    """An id for the engine that begins with the request's own.
+
+    Requests are stopped by id, and an id in use again would make the older request unstoppable.
+    """
+    own = uuid.uuid4().hex
+    return f"{request_id[:LONGEST_ID]}.{own}" if request_id else own
 
 
 def unsupported(tensor: str) -> OpenAIError:

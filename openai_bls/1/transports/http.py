@@ -11,7 +11,6 @@ import http.client
 import json
 import math
 import time
-import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -29,7 +28,7 @@ from transports import Inputs, Sink
 from transports.address import Address
 from transports.bls import EngineError
 from transports.connections import CONNECT_SECONDS, Connections
-from transports.contract import UNREADABLE, Answers, is_neutral, log_prob_tensors, stop_inputs, unsupported
+from transports.contract import UNREADABLE, Answers, is_neutral, log_prob_tensors, stop_inputs, unique_id, unsupported
 from transports.reply import MAX_LINE, Reply
 from transports.session import Command, command
 
@@ -222,9 +221,10 @@ class Generation:
 
     def __init__(self, request: Request, prompt: int, submission: Submission, tensors: Inputs) -> None:
         self.request = request
-        # Requests are stopped by id, and an id in use again would make the older request unstoppable.
-        self.id = uuid.uuid4().hex
+        self.id = unique_id(request.sink.id)
         self.body = body(tensors, self.id)
+        trace = request.sink.traceparent
+        self.headers = f"traceparent: {trace}\r\n".encode() if trace else b""
         self.begun = False
         self._prompt = prompt
         self._answers = Answers(prompt, submission)
@@ -271,6 +271,8 @@ class Generation:
 
 class Stop:
     """The contract's stop request. What becomes of it nobody needs to know."""
+
+    headers = b""
 
     def __init__(self, request_id: str) -> None:
         self.since = time.monotonic()

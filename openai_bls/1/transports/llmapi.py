@@ -9,7 +9,6 @@ the text.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from preprocessing.tokenizer import Tokenizer
 from transports import Inputs, Sink
 from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
-from transports.contract import is_neutral, unsupported
+from transports.contract import is_neutral, unique_id, unsupported
 from transports.single import Run, SingleTransport
 
 OUTPUTS = ["text_output", "finish_reason"]
@@ -102,7 +101,7 @@ class LlmapiRun(Run):
         """
         if self._accepted and not self._sink.look():
             return False
-        request_id, wanted = uuid.uuid4().hex, True
+        request_id, wanted = unique_id(self._sink.id), True
         try:
             for event in self._pieces(prompt, inputs, request_id):
                 self._accept()

@@ -176,7 +176,7 @@ class SessionTransport:
                 self._live[sequence_id] = Live(sink, prompt, submission.sequences, time.monotonic())
                 inputs = command(Command.SUBMIT, self._session_id, [sequence_id])
                 inputs |= submission.tensors | log_prob_inputs(submission)
-                self._adapters.send(submission.adapter, partial(self._submit, inputs))
+                self._adapters.send(submission.adapter, partial(self._submit, inputs, sink.id))
         except BaseException:
             self._forget(taken)
             self._cancel(taken)
@@ -188,8 +188,8 @@ class SessionTransport:
                     live.accepted = True
             self._changed.notify()
 
-    def _submit(self, inputs: Inputs, weights: Inputs) -> None:
-        self._engine.ask(inputs | weights, ["session_events"])
+    def _submit(self, inputs: Inputs, request_id: str, weights: Inputs) -> None:
+        self._engine.ask(inputs | weights, ["session_events"], request_id)
 
     def sweep(self) -> None:
         """Looks for an engine that has gone silent and for sequences that nobody waits for."""

@@ -6,7 +6,6 @@ For engines that do not know sessions. Concurrency is the number of instances; f
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -17,7 +16,7 @@ from preprocessing.tensors import Submission
 from transports import Inputs, Sink
 from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
-from transports.contract import OUTPUTS, UNREADABLE, Answers, Output, log_prob_tensors, stop_inputs
+from transports.contract import OUTPUTS, UNREADABLE, Answers, Output, log_prob_tensors, stop_inputs, unique_id
 
 WATCH_INTERVAL = 0.25  # most seconds between looks whether the client is still there
 FIRST_WATCH_INTERVAL = 0.005
@@ -70,8 +69,7 @@ class Run:
         """
         if self._accepted and not self._sink.look():
             return False
-        # Requests are stopped by id, and an id in use again would make the older request unstoppable.
-        request_id = uuid.uuid4().hex
+        request_id = unique_id(self._sink.id)
         answers = Answers(prompt, submission)
         wanted = True
         try:

@@ -82,7 +82,7 @@ class Engine:
         try:
             self._dispatch(tensors, channel, parameters or {})
         except Exception as error:
-            self._courier.send(channel, Response(error=_reason(error)))
+            self._courier.send(channel, Response(error=_reason(error, channel)))
 
     def _dispatch(self, tensors: Tensors, channel: Channel, parameters: Mapping[str, Any]) -> None:
         if "session_command" in tensors:
@@ -114,7 +114,7 @@ class Engine:
         """Its guides are compiled, or one of them cannot be. By now it may have been cancelled."""
         error = error or self._enqueue(answer.sequences)
         if error:
-            self._courier.post([Progress(answer.sequences[0], Status.ERROR, error=_reason(error))])
+            self._courier.post([Progress(answer.sequences[0], Status.ERROR, error=_reason(error, answer.channel))])
 
     def _stop(self, channel: Channel) -> None:
         if not channel.request_id:
@@ -155,7 +155,7 @@ class Engine:
         error = error or self._enqueue(sequences)
         with self._courier.lock() as now:
             member.session.answer(member.number, not error, now)
-        self._courier.send(channel, Response(error=_reason(error)) if error else session.nothing())
+        self._courier.send(channel, Response(error=_reason(error, channel)) if error else session.nothing())
         self._wake_sweeper()
 
     def _poll(self, tensors: Tensors, channel: Channel) -> None:
@@ -271,11 +271,11 @@ def _mailbox(progress: Progress) -> Mailbox:
     return owner.session if isinstance(owner, Member) else owner
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, channel: Channel) -> str:
     """The text for the caller; a defect of the engine goes into its log."""
     if isinstance(error, RequestError):
         return str(error)
-    _log.error("a request could not be taken in", exc_info=error)
+    _log.error("request %s could not be taken in", channel.request_id, exc_info=error)
     return "Encountered an internal error while reading the request"
 
 

@@ -184,6 +184,8 @@ OPTIONS = (
            "it recognised from the chat template", "NAME", ("openai_bls", "tool_parser")),
     Option("--reasoning-parser", str, None, "how the model writes its thoughts: think, granite, mistral, harmony or "
            "none; without it recognised from the chat template", "NAME", ("openai_bls", "reasoning_parser")),
+    Option("--stream-interval", positive, None, "tokens of a stream that go out as one chunk, for less work per token; "
+           "the first one goes out at once; without it 1", "TOKENS", ("openai_bls", "stream_interval")),
     Option("--max-requests", positive, None, "requests, running and waiting, that a process serves at a time; more are "
            "refused with 429; without it 512", "N", ("openai_bls", "max_requests")),
     Option("--max-queue-seconds", seconds, None, "how long a request may wait for the engine's first news of it; "

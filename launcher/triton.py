@@ -39,6 +39,9 @@ EXIT_TIMEOUT_S = 10
 STOP_PATIENCE_S = EXIT_TIMEOUT_S + 10
 RESTART_PATIENCE_S = 3
 """After a death: requests that wait for a dead process never finish, and every second is one without service."""
+HTTP_THREADS = 32
+"""Each has room for 278 responses that it has not sent yet; what comes on top Triton loses (docs/decisions.md). Its own
+default of 8 has to serve a quarter of the streams each."""
 STUB = "triton_python_backend_stub"
 TRACES = ("--trace-config=mode=opentelemetry", "--trace-config=level=TIMESTAMPS", "--trace-config=rate=0")
 """With a rate of 0 requests are traced that have a `traceparent`: the gateway decides. Health checks have none."""
@@ -187,6 +190,7 @@ def start(
         "--disable-auto-complete-config",  # the configurations are complete; asking would start every model twice
         "--http-address=127.0.0.1",
         f"--http-port={http_port}",
+        f"--http-thread-count={HTTP_THREADS}",
         "--metrics-address=127.0.0.1",
         f"--metrics-port={metrics_port}",
         *grpc,

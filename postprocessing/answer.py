@@ -15,7 +15,7 @@ from postprocessing import log_probs, shapes
 from postprocessing.choice import Choice, Piece
 from postprocessing.detokenizer import Detokenizer
 from postprocessing.echo import Echo
-from postprocessing.events import Event, Status
+from postprocessing.events import Event, Status, joined_events
 from postprocessing.interpreter import Interpreter
 from postprocessing.log_probs import Entry
 from postprocessing.reader import CallArguments, CallOpened, Content, Delta, Reasoning, merged
@@ -36,6 +36,7 @@ class Candidate:
         deltas: of a whole answer.
         entries: log probs, of a whole answer.
         opened: whether its first text is out.
+        early: news that wait until there are enough tokens for a chunk.
     """
 
     choice: Choice
@@ -43,6 +44,7 @@ class Candidate:
     deltas: list[Delta] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     opened: bool = False
+    early: list[Event] = field(default_factory=list)
 
     @property
     def mean_log_prob(self) -> float:
@@ -53,14 +55,23 @@ class Candidate:
 class Answer:
     """State of one answer.
 
+    Args:
+        stream_interval: so many tokens of a choice come as one chunk, if the answer streams; the first comes at once.
+
     Attributes:
         done: nothing more will come; engine sequences that still run can be cancelled.
     """
 
     def __init__(
-        self, generation: Generation, tokenizer: Tokenizer, vocabulary: Vocabulary, identity: Identity
+        self,
+        generation: Generation,
+        tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
+        identity: Identity,
+        stream_interval: int = 1,
     ) -> None:
         self._generation = generation
+        self._interval = stream_interval if generation.stream else 1
         self._identity = identity
         self._shape = shapes.shape_of(chat=generation.chat)
         self._render = renderer(generation, vocabulary)
@@ -94,6 +105,11 @@ class Answer:
             self._read_prompt(event)
             return b""
         candidate = self._candidates[event.prompt * self._generation.best_of + event.sequence]
+        if self._interval > 1:
+            if self._is_early(candidate, event):
+                return b""
+            event = joined_events([*candidate.early, event])
+            candidate.early = []
         ended_before = candidate.choice.finish_reason is not None
         piece = self._with_echo(candidate, event, candidate.choice.push(event))
         out = self._chunk(candidate, piece, ended_before) if self._generation.stream else self._keep(candidate, piece)
@@ -102,6 +118,14 @@ class Answer:
             self.done = True
             out += self._ending()
         return out
+
+    def _is_early(self, candidate: Candidate, event: Event) -> bool:
+        """Keeps what is to wait for more tokens."""
+        waiting = sum(len(each.tokens) for each in candidate.early) + len(event.tokens)
+        if event.status is not Status.RUNNING or not candidate.choice.tokens or waiting >= self._interval:
+            return False
+        candidate.early.append(event)
+        return True
 
     def wants(self, prompt: int) -> bool:
         """Whether some choice of a prompt has not ended."""

@@ -45,3 +45,14 @@ class Event(NamedTuple):
     log_probs: Sequence[float] = ()
     top: Sequence[Alternatives] = ()
     error: str = ""
+
+
+def joined_events(pile: Sequence[Event]) -> Event:
+    """One event for all news of a sequence; the last says how it is."""
+    if len(pile) == 1:
+        return pile[0]
+    return pile[-1]._replace(
+        tokens=[token for event in pile for token in event.tokens],
+        log_probs=[value for event in pile for value in event.log_probs],
+        top=[each for event in pile for each in event.top],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 import time
@@ -55,13 +56,18 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Writer:
-    """A model that generates text and the way to its engine."""
+    """A model that generates text and the way to its engine.
+
+    Attributes:
+        stream_interval: tokens in a chunk of a stream.
+    """
 
     model: Model
     vocabulary: Vocabulary
     transport: Transport
     health: Health
     fingerprint: str
+    stream_interval: int
 
 
 class Pools:
@@ -219,6 +225,10 @@ class Backend:
                 self.names = (writer.model.name, *self.settings.aliases)
             if embedder is not None and writer is not None:
                 self.embedding_names = (embedder.model.name,)
+            # What has been imported and read stays: looking through all of it for garbage would stop every stream for
+            # 50 ms and more.
+            gc.collect()
+            gc.freeze()
             connection.set_result(Served(self.pools, writer, embedder))
         except BaseException as error:
             connection.set_exception(error)
@@ -230,7 +240,8 @@ class Backend:
         pb_utils.Logger.log_info(
             f"openai_bls: serving '{model.name}' from '{name}', {transport.form}, context {model.max_model_len} tokens"
         )
-        return Writer(model, Vocabulary(model.tokenizer.backend), transport, health, fingerprint(model))
+        vocabulary = Vocabulary(model.tokenizer.backend)
+        return Writer(model, vocabulary, transport, health, fingerprint(model), self.settings.stream_interval)
 
     def _local(self, name: str) -> tuple[Model, Transport]:
         engine = Engine(name)

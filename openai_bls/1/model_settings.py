@@ -54,6 +54,7 @@ READERS: dict[str, Reader] = {
     "reasoning_parser": one_of(AUTO, "none", *STYLES),
     "reasoning_field": one_of(*REASONING_FIELDS),
     "max_choices": a_count,
+    "stream_interval": a_count,
     "unknown_fields": one_of("refuse", "ignore"),
     "lora": a_place,
     "lora_separator": a_separator,
@@ -75,6 +76,7 @@ class ModelSettings:
         engine_url: the Triton that has it; None: the same one, over BLS.
         served_model_name: what clients put into `model`.
         aliases: what else they may put there.
+        stream_interval: tokens of an answer that come as one chunk; the first comes at once.
         lora: a list of LoRA adapters, or a folder of them.
         lora_separator: between the model's name and an adapter's.
         loaded: whether clients have the model from the start.
@@ -92,6 +94,7 @@ class ModelSettings:
     reasoning_parser: str = AUTO
     reasoning_field: str = "reasoning_content"
     max_choices: int = MAX_CHOICES
+    stream_interval: int = 1
     unknown_fields: str = "refuse"
     chat_template_variables: tuple[str, ...] = TEMPLATE_VARIABLES
     lora: Path | None = None

@@ -42,6 +42,7 @@ WATCH_INTERVAL = 0.25  # seconds between looks at the calls
 # Without sessions the engine's first news is a token. If that does not come soon, the answer begins without it: only so
 # can a client be noticed that has gone. What the engine refuses it refuses at once.
 OPENS_AFTER = 1.0
+WAITED = 0.02  # seconds after which a client may have gone before its request began
 LISTERS = 2  # threads that tell which models there are; they may wait a moment
 REFUSAL, HEALTH = "refusal", "health"
 GENERATING = ("chat/completions", "completions")
@@ -200,7 +201,8 @@ class Server:
 
     def _begin(self, call: Call, connection: Future[Served], action: Action) -> None:
         call.stats.began = time.monotonic()
-        if call.has_gone():
+        # Asking Triton takes a message to it and back.
+        if call.stats.began - call.stats.started > WAITED and call.has_gone():
             call.stats.cancelled = True
             call.fail(GONE)
         elif call.alive():
@@ -216,7 +218,7 @@ class Server:
         given = given if target.name is None else given | {"model": target.name}
         generation = prepare(call.endpoint, given, writer.model, seed=secrets.randbits(63))
         name = identity(generation, writer.fingerprint)
-        call.answer = Answer(generation, writer.model.tokenizer, writer.vocabulary, name)
+        call.answer = Answer(generation, writer.model.tokenizer, writer.vocabulary, name, writer.stream_interval)
         if writer.transport.silent_until_token:
             call.opens_after = OPENS_AFTER
         adapter = writer.model.adapter(target.adapter)

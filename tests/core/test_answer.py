@@ -234,3 +234,21 @@ def test_grouping_never_changes_the_answer(any_model: Model, skip: bool, data: s
     assert found[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert found[-1]["usage"] == whole["usage"]
     assert not any(each in content(found) for each in stop)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_tokens_that_wait_for_a_chunk(model: Model, at_once: int) -> None:
+    """The first comes at once, then so many together, and none is lost at the end."""
+    asked = generation(model, stream=True, logprobs=True)
+    made = Answer(asked, model.tokenizer, Vocabulary(model.tokenizer.backend), IDENTITY, stream_interval=4)
+    tokens = ids(model, "one two three four five six seven eight")[:11]
+    groups = [tokens[:1], *(tokens[at : at + at_once] for at in range(1, len(tokens), at_once))]
+    said = []
+    for at, group in enumerate(groups):
+        status = Status.LENGTH if at == len(groups) - 1 else Status.RUNNING
+        said.append(made.push(Event(group, status, log_probs=[-1.0] * len(group))))
+    shown = [count for out in said if (count := out.count(b'"token":'))]
+    assert sum(shown) == len(tokens)
+    assert shown[0] == 1
+    assert all(count >= 4 for count in shown[1:-1])
+    assert content(events(b"".join(said))) == model.tokenizer.backend.decode(tokens)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from postprocessing.events import Event, Status
+from postprocessing.events import Event, Status, joined_events
 from preprocessing.errors import Kind, OpenAIError
 from preprocessing.tensors import Submission
 from transports import Inputs, Sink
@@ -351,12 +351,4 @@ def merged(events: list[Event]) -> list[Event]:
     piles: dict[tuple[int, Status], list[Event]] = {}
     for event in events:
         piles.setdefault((event.sequence, event.status), []).append(event)
-    return [pile[0] if len(pile) == 1 else joined(pile) for pile in piles.values()]
-
-
-def joined(pile: list[Event]) -> Event:
-    return pile[0]._replace(
-        tokens=[token for event in pile for token in event.tokens],
-        log_probs=[value for event in pile for value in event.log_probs],
-        top=[each for event in pile for each in event.top],
-    )
+    return [joined_events(pile) for pile in piles.values()]

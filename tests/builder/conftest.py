@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import requests
 from builder.build import build
 from builder.options import parse
 from engine import tiny_checkpoint
+from tests.ports import free_port
 
 STANDIN = Path(__file__).parent / "standin"
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,11 +54,6 @@ def tensorrt_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library.touch()
     monkeypatch.setenv("TRITON_ROOT", str(tmp_path / "triton"))
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,16 +16,12 @@ from engine import tiny_checkpoint
 from launcher.gateway import Rules
 from launcher.serve import ACCESS_LOG
 from launcher.stack import Settings, Stack
+from tests.ports import free_port
 
 # Milliseconds per step: slow enough that an answer of a thousand tokens is still running when a test looks.
 PACE = "5"
 SINGLE_INSTANCES = 4
 Parameters = Mapping[str, Mapping[str, str]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import Server, eventually, far_front, free_port, serve
+from tests.e2e.conftest import Server, eventually, far_front, serve
 from tests.e2e.test_serve import ENGINE_STUB, Launched
+from tests.ports import free_port
 
 ENGINE = {"step_interval_ms": "50", "prefill_chunk": "16", "max_batch_size": "1"}
 MOST_REQUESTS = 5

@@ -18,8 +18,9 @@ import requests
 
 from launcher.serve import ACCESS_LOG
 from launcher.stack import Stack
-from tests.e2e.conftest import Server, eventually, free_port
+from tests.e2e.conftest import Server, eventually
 from tests.e2e.test_serve import ROOT
+from tests.ports import free_port
 
 PROMPT = "words that no log may have"
 

@@ -14,8 +14,9 @@ import pytest
 import requests
 
 from launcher.stack import ROOT, Settings, Stack
-from tests.e2e.conftest import eventually, family, free_port
+from tests.e2e.conftest import eventually, family
 from tests.e2e.wire import chunks, events, post, request, text
+from tests.ports import free_port
 
 TINY_CHAT = ROOT / "model_repository" / "tensorrt_llm" / "tiny-chat"
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]

@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from launcher import triton
-from tests.e2e.conftest import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

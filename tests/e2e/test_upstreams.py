@@ -16,8 +16,9 @@ import pytest
 import requests
 
 from launcher.stack import Settings, Stack
-from tests.e2e.conftest import Server, eventually, free_port, started
+from tests.e2e.conftest import Server, eventually, started
 from tests.e2e.wire import chunks, events, request, text
+from tests.ports import free_port
 
 # Two at a time, 30 ms a step: most of what comes at once waits in the engine's queue.
 SLOW = {"tensorrt_llm": {"step_interval_ms": "30", "max_batch_size": "2"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +15,7 @@ from launcher.stack import Settings, Stack
 from tests.gateway.conftest import Start
 from tests.gateway.upstream import Upstream, event
 from tests.gateway.wire import CHAT, TIMEOUT, error_of, post, settled
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def test_a_gateway_alone_follows_its_files(upstream: Upstream, tmp_path: Path) -> None:

@@ -89,8 +89,12 @@ function milliseconds(seconds) {
 
 /** The beginning of the client's body; what is no UTF-8 in it is replaced. */
 function body(r, most) {
-    let bytes = r.requestBuffer;
-    return bytes && bytes.length ? bytes.slice(0, most).toString() : null;
+    try {
+        let bytes = r.requestBuffer;
+        return bytes && bytes.length ? bytes.slice(0, most).toString() : null;
+    } catch (e) {
+        return null; // it came in so small chunks that it is in a file
+    }
 }
 
 /** JSON with nothing in it that a terminal or a log reader could take for anything else. */

@@ -123,7 +123,7 @@ class Listen:
     rules: Rules = field(default_factory=Rules)
     access_log: Path | None = None
     log_prompts: int = 0
-    """Characters of a request's body that the access log shows."""
+    """Bytes of a request's body that the access log shows."""
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,17 @@ def begin(log: Path) -> IO[bytes]:
 
 
 def make(log: Path) -> None:
-    """A log of which the lines so far stay; it may be something else than a file, such as a pipe.
+    """A log of which the lines so far stay.
 
     Raises:
-        LaunchError: nothing can be written there.
+        LaunchError: nothing can be written there, or it is no file: nginx opens a pipe more than once, and waits for as
+            long as nobody reads it.
     """
     try:
         if not log.exists():
             _opened(log, os.O_APPEND).close()
-        elif log.is_dir() or not os.access(log, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is a folder, or may not be written to")
+        elif not log.is_file() or not os.access(log, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is no file, or may not be written to")
     except OSError as error:
         raise LaunchError(f"The log {log} cannot be written ({error.strerror}).") from None
 

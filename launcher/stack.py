@@ -82,7 +82,7 @@ class Settings:
     access_log_shown: bool = False
     """On standard output as well."""
     log_prompts: int = 0
-    """Characters of a request's body that the access log shows."""
+    """Bytes of a request's body that the access log shows."""
     models: Path = ROOT / "model_repository"
     gateway: Path = ROOT / "gateway"
 

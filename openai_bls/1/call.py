@@ -91,7 +91,6 @@ class Call:
         self._patience = patience
         self._ended = ended
         self._lock = threading.Lock()
-        self._started = False
         self._heard = False
         self._reports = REPORT in request.parameters()
         self._reported_at = float("-inf")
@@ -145,7 +144,7 @@ class Call:
         """A part of a whole answer is there: status 200 is fixed, and the watch for the client starts."""
         with self._lock:
             self._heard = True
-            if not self._started:
+            if not self.stats.opened:
                 self._send(TICK, final=False)
 
     def push(self, event: Event) -> bool:
@@ -186,7 +185,7 @@ class Call:
             if overdue is not None:
                 pb_utils.Logger.log_warn(f"request {self.id}: {overdue.message}")
                 self._fail(overdue)
-            elif self._started:
+            elif self.stats.opened:
                 self._look_for_client(now)
             elif self.opens_after is not None and now - self._since > self.opens_after and self.answer is not None:
                 self._send(TICK, final=False)
@@ -233,7 +232,7 @@ class Call:
     def _fail(self, error: OpenAIError) -> bool:
         if not self._closed:
             self.stats.error = error
-        if self._started:
+        if self.stats.opened:
             self._send(shapes.FAILED if self.answer is None else self.answer.fail(error), final=True)
         else:
             self._refuse(error)
@@ -252,7 +251,7 @@ class Call:
     def _send(self, out: bytes, *, final: bool) -> None:
         if self._closed:
             return
-        self._started = True
+        self.stats.opened = True
         self._sent_at = time.monotonic()
         if out:
             self._shown_at = self._sent_at

@@ -52,12 +52,11 @@ def appendix(stats: RequestStats, answer: Answer | None) -> bytes:
 
 def line(call_id: str, stats: RequestStats, answer: Answer | None) -> str:
     """For Triton's log: a JSON object of one line, for those who have no gateway."""
-    status = 200 if stats.error is None else stats.error.status
     told = {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": call_id,
         "endpoint": stats.endpoint[:LONGEST_NAME],
-        "status": CLIENT_LEFT if stats.cancelled else status,
+        "status": CLIENT_LEFT if stats.cancelled else stats.status,
         "duration_ms": milliseconds(stats.ended - stats.started),
         "cancelled": stats.cancelled,
         **figures(stats, answer),

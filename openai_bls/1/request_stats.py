@@ -25,6 +25,7 @@ class RequestStats:
         gaps: seconds between pieces of news of a sequence; whoever counts them takes them out.
         prompt_tokens: of a request that generates nothing; an answer knows its own.
         ended: when nothing more was sent.
+        opened: the answer has begun, so its status is 200 whatever comes.
         counted: tokens of the prompt, of it cached, and of the answer that have been counted so far; `first_counted`:
             whether the first token's time has been.
         error: what it ended with; None: it was answered to the end, or `cancelled`.
@@ -33,7 +34,8 @@ class RequestStats:
 
     __slots__ = (
         "asked", "began", "cancelled", "counted", "ended", "endpoint", "engine", "error", "first_counted",
-        "first_token", "gaps", "last_token", "model", "prompt_tokens", "queued", "started", "submitted", "_last",
+        "first_token", "gaps", "last_token", "model", "opened", "prompt_tokens", "queued", "started", "submitted",
+        "_last",
     )  # fmt: skip
 
     def __init__(self, endpoint: str, started: float) -> None:
@@ -46,6 +48,7 @@ class RequestStats:
         self.engine = ""
         self.first_token: float | None = None
         self.last_token = self.ended = started
+        self.opened = False
         self.queued: float | None = None
         self.gaps: list[float] = []
         self.prompt_tokens = 0
@@ -54,6 +57,11 @@ class RequestStats:
         self.error: OpenAIError | None = None
         self.cancelled = False
         self._last: dict[tuple[int, int], float] = {}
+
+    @property
+    def status(self) -> int:
+        """What was sent, or would have been to a client that left."""
+        return 200 if self.error is None or self.opened else self.error.status
 
     def see(self, event: Event, now: float) -> None:
         """Notes when tokens come. Called for each of the engine's news, so it does little."""

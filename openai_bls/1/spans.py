@@ -101,7 +101,7 @@ def attributes_of(stats: RequestStats, answer: Answer | None) -> dict[str, Any]:
         if answer.streams and stats.first_token is not None:
             found["gen_ai.response.time_to_first_chunk"] = stats.first_token - stats.started
     if not stats.cancelled:
-        found["http.response.status_code"] = 200 if stats.error is None else stats.error.status
+        found["http.response.status_code"] = stats.status
     if error := error_of(stats):
         found["error.type"] = error
     return found

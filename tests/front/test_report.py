@@ -163,6 +163,18 @@ def test_an_answer_that_fails_has_no_reasons(make: Any) -> None:
     assert (found["error"], found["finish_reasons"], found["completion_tokens"]) == ("request_timeout", None, 1)
 
 
+@pytest.mark.parametrize(("opened", "status"), [(True, 200), (False, 504)])
+def test_the_status_of_a_line_is_the_one_that_was_sent(make: Any, opened: bool, status: int) -> None:
+    from report import line
+
+    call, _ = make()
+    if opened:
+        call.accepted()
+    call.fail(OpenAIError(Kind.TIMEOUT, "too long"))
+    found = json.loads(line("id-1", call.stats, call.answer))
+    assert (found["status"], found["error"]) == (status, "request_timeout")
+
+
 def test_a_line_for_tritons_log() -> None:
     from report import line
     from request_stats import RequestStats

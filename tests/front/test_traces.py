@@ -121,6 +121,11 @@ def test_an_error_is_told_by_its_kind_alone(kind: Kind, status: int, error: str)
     assert "gen_ai.request.model" not in span.attributes
 
 
+def test_an_answer_that_fails_after_its_status_was_sent() -> None:
+    own = spans_of(stats_of(error=OpenAIError(Kind.TIMEOUT, SECRET), opened=True), answer_of())[0].attributes
+    assert (own["error.type"], own["http.response.status_code"]) == ("timeout", 200)
+
+
 def test_who_is_refused_by_preprocessing_was_not_with_the_engine() -> None:
     stats = stats_of(error=OpenAIError(Kind.INVALID, "no"), submitted=None, first_token=None)
     assert times(spans_of(stats, None)) == {"chat m": (10.0, 14.5, None), "tokenize": (10.25, 14.5, 0)}

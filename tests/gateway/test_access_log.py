@@ -321,6 +321,16 @@ def test_prompts_only_if_they_are_asked_for(start: Start, upstream: Upstream, lo
     assert line["request"] == (body[:20].decode(errors="replace") or None)
 
 
+def test_a_body_in_too_small_chunks_has_a_line_too(start: Start, log: Log) -> None:
+    """What nginx wrote to a file njs cannot show."""
+    url = start(access_log=log.file, log_prompts=20, max_body="2k")
+    head = REQUEST.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    raw(url, head + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n")
+    line = log.line()
+    assert list(line) == [*FIELDS, "request"]
+    assert (line["endpoint"], line["request"]) == ("chat/completions", None)
+
+
 def test_questions_that_come_all_the_time_are_not_logged(url: str, upstream: Upstream, log: Log) -> None:
     upstream.events('{"status":"ready"}')
     for path in ("/health/live", "/health/ready"):

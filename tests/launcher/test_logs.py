@@ -56,8 +56,9 @@ def test_a_log_that_is_there_goes_on(tmp_path: Path) -> None:
     assert log.read_text() == "line\n"
 
 
-@pytest.mark.parametrize("place", [".", "nowhere/a.log"])
+@pytest.mark.parametrize("place", [".", "nowhere/a.log", "pipe"])
 def test_a_log_that_cannot_be_made(tmp_path: Path, place: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(LaunchError, match="cannot be written"):
         logs.make(tmp_path / place)
 

@@ -10,6 +10,10 @@ import numpy.typing as npt
 from postprocessing.events import Event
 from preprocessing.tensors import Submission
 
+# Seconds between two pieces of news of a request, at least, when they come faster than they can be passed on. What
+# comes in the meantime goes out together: nobody could tell it apart, and Triton's HTTP server drops responses when too
+# many wait for one of its threads (docs/decisions.md).
+PACE = 0.002
 Inputs = dict[str, npt.NDArray[Any]]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from postprocessing.events import Event, Status, joined_events
+from postprocessing.events import Event, Status
 from preprocessing.errors import Kind, OpenAIError
 from preprocessing.tensors import Submission
 from transports import Inputs, Sink
@@ -29,6 +29,7 @@ from transports.address import Address
 from transports.bls import EngineError
 from transports.connections import CONNECT_SECONDS, Connections
 from transports.contract import UNREADABLE, Answers, is_neutral, log_prob_tensors, stop_inputs, unique_id, unsupported
+from transports.outbox import merged_events
 from transports.reply import MAX_LINE, Reply
 from transports.session import Command, command
 
@@ -266,7 +267,7 @@ class Generation:
             self.request.transport.end(self, stop=True)
 
     def _pass_on(self, events: list[Event]) -> bool:
-        return all(self.request.push(event) for event in merged(events))
+        return all(self.request.push(event) for event in merged_events(events))
 
 
 class Stop:
@@ -342,13 +343,3 @@ def flat(response: dict[str, Any], name: str) -> Any:
     """A tensor of numbers; None if the response does not have it."""
     value = response.get(name)
     return None if value is None else np.array(value, np.float32).reshape(-1)
-
-
-def merged(events: list[Event]) -> list[Event]:
-    """One event for all new tokens of a sequence, if several have piled up."""
-    if len(events) < 2:
-        return events
-    piles: dict[tuple[int, Status], list[Event]] = {}
-    for event in events:
-        piles.setdefault((event.sequence, event.status), []).append(event)
-    return [joined_events(pile) for pile in piles.values()]

@@ -23,7 +23,7 @@ import numpy as np
 
 from postprocessing.events import Alternatives, Event, Status
 from preprocessing.tensors import Submission
-from transports import Inputs, Sink
+from transports import PACE, Inputs, Sink
 from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
 
@@ -36,9 +36,6 @@ SILENT = "the engine is not ready: it has stopped answering"
 # Seconds after which an engine that has not answered is given up. It answers at once, or after its poll_wait_ms.
 PATIENCE = 15.0
 RETRY_DELAY = 0.1  # seconds after a poll that failed
-# Seconds between polls, at least. Tokens of the meantime go out together: of an engine this fast nobody could tell them
-# apart, and Triton's HTTP server drops responses when too many wait for one of its threads (docs/decisions.md).
-POLL_INTERVAL = 0.002
 
 
 class Command(IntEnum):
@@ -225,7 +222,7 @@ class SessionTransport:
             if reason:
                 self._lose(reason, accepted)
                 self._closed.wait(RETRY_DELAY)
-            time.sleep(max(0.0, began + POLL_INTERVAL - time.monotonic()))
+            time.sleep(max(0.0, began + PACE - time.monotonic()))
 
     def _poll(self) -> tuple[str, list[tuple[int, Event]]]:
         """What has happened, or why nobody knows. Whatever goes wrong with one poll, there will be a next one."""

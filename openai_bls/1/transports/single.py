@@ -17,6 +17,7 @@ from transports import Inputs, Sink
 from transports.adapters import Lender
 from transports.bls import Engine, EngineError, output
 from transports.contract import OUTPUTS, UNREADABLE, Answers, Output, log_prob_tensors, stop_inputs, unique_id
+from transports.outbox import Outbox
 
 WATCH_INTERVAL = 0.25  # most seconds between looks whether the client is still there
 FIRST_WATCH_INTERVAL = 0.005
@@ -71,23 +72,32 @@ class Run:
             return False
         request_id = unique_id(self._sink.id)
         answers = Answers(prompt, submission)
-        wanted = True
+        outbox = Outbox(self._pass_on)
+        failure = ""
         try:
-            for event in self._events(answers, submission, request_id):
-                self._accept()
-                if wanted and not self._pass_on(event):
-                    wanted = False
-                    self._stop(request_id)  # what is still on its way is drained
+            self._collect(self._events(answers, submission, request_id), outbox, request_id)
         except EngineError as error:
             if not self._accepted:
                 raise
-            self._sink.push(Event((), Status.ERROR, prompt, error=str(error)))
-            return False
+            failure = str(error)
+        finally:
+            outbox.close()
         if not self._accepted:
             raise EngineError("the engine ended the request without a response")
-        for event in answers.ends() if wanted else ():
+        if failure:
+            self._sink.push(Event((), Status.ERROR, prompt, error=failure))
+        for event in answers.ends() if outbox.wanted and not failure else ():
             self._sink.push(event)
-        return True
+        return not failure
+
+    def _collect(self, events: Iterator[Event], outbox: Outbox, request_id: str) -> None:
+        stopped = False
+        for event in events:
+            self._accept()
+            outbox.put(event)
+            if not outbox.wanted and not stopped:
+                stopped = True
+                self._stop(request_id)  # what is still on its way is drained
 
     def _accept(self) -> None:
         if not self._accepted:

@@ -56,6 +56,14 @@ def test_where_traces_go(tmp_path: Path, variables: pytest.MonkeyPatch) -> None:
     assert read(tmp_path).trace_url == "http://d/v1/traces"
 
 
+def test_the_launcher_takes_the_same_collectors() -> None:
+    """It cannot import from the model's folder, which is for other Tritons too."""
+    import readers
+    from launcher import options
+
+    assert (options.COLLECTOR, options.TRACES) == (readers.COLLECTOR.pattern, readers.TRACES)
+
+
 @pytest.mark.parametrize("url", ["a:4318", "grpc://a", "http://u:p@a", "http://a b", "http://a,b", "http://", "on"])
 def test_impossible_collectors(tmp_path: Path, variables: pytest.MonkeyPatch, url: str) -> None:
     with pytest.raises(ValueError, match="parameter trace_url: wanted off, or an address"):

@@ -16,6 +16,8 @@ const NO_JSON = '\u0000';
 // Stands for a whole answer that failed after its status was sent; no JSON begins so.
 const FAILED = '\u0018';
 // What is reported of a request stands between two of these, behind the text of an answer of openai_bls.
+// How the last report of a request ends.
+const FINAL = '"final":true}';
 const MARK = '\u001e';
 // Above this a body is not parsed just to tell a nested "stream" from the outermost one.
 const MAX_PARSED = 1048576;
@@ -49,13 +51,12 @@ const OWN_ERRORS = {
 // Characters of this request's answer: passed on so far, and how many may be before the client has to be looked at.
 let passed = 0;
 let unlooked = 0;
+// Whether it is an answer of events.
+let streams = false;
 
 /** The body for generate_stream: the client's own as one string. */
 function wrap(r) {
-    let wrapped = {id: r.variables.request_name, endpoint: r.variables.endpoint, ticket: r.variables.ticket};
-    if (r.variables.access_log) {
-        wrapped.report = '1';
-    }
+    let wrapped = {id: r.variables.request_name, endpoint: r.variables.endpoint, ticket: r.variables.ticket, report: '1'};
     if (r.variables.trace_ratio) {
         wrapped.trace = trace.told(r);
     }
@@ -139,7 +140,7 @@ function headers(r) {
     passed = 0;
     unlooked = Number(r.variables.max_backlog);
     delete r.headersOut['Content-Length'];
-    let streams = r.status === 200 && wantsStream(bodyOf(r));
+    streams = r.status === 200 && wantsStream(bodyOf(r));
     r.headersOut['Content-Type'] = streams ? 'text/event-stream; charset=utf-8' : 'application/json';
     retryAfter(r, r.status);
 }
@@ -168,11 +169,7 @@ function unwrap(r, data, flags) {
     while ((end = text.indexOf(EVENT_END, start)) >= 0) {
         let response = unwrapEvent(r, r.status, text, start, end);
         if (response === FAILED) {
-            // A whole answer failed after its status 200 was sent. Cutting it off is the one way left to say so:
-            // clients report a broken connection and try again, where they would take an error for an answer without
-            // choices.
-            r.variables.error_code = 'internal_error';
-            throw new Error('an answer failed after its status was sent');
+            breakOff(r, 'an answer failed after its status was sent');
         }
         if (!out) {
             out = response;
@@ -189,6 +186,7 @@ function unwrap(r, data, flags) {
         out = several.join('');
     }
     if (flags.last) {
+        out += lostEnd(r);
         r.variables.answer_ended = '1';
     }
     if (out || flags.last) {
@@ -198,6 +196,30 @@ function unwrap(r, data, flags) {
             look(r);
         }
     }
+}
+
+/**
+ * What is said to a client whose answer ends without the last of openai_bls's responses: Triton loses some of them when
+ * it is very short of CPU (docs/performance.md). A client would take what has come for the whole.
+ */
+function lostEnd(r) {
+    if (!r.variables.report || r.variables.report.endsWith(FINAL)) {
+        return '';
+    }
+    if (!streams) {
+        breakOff(r, 'the end of an answer was lost');
+    }
+    r.variables.error_code = 'internal_error';
+    return EVENT_START + errorBody(r, 500) + EVENT_END;
+}
+
+/**
+ * A whole answer that fails after its status 200 was sent is cut off, the one way left to say so: clients report a
+ * broken connection and try again, where they would take an error for an answer without choices.
+ */
+function breakOff(r, reason) {
+    r.variables.error_code = 'internal_error';
+    throw new Error(reason);
 }
 
 /**

@@ -164,7 +164,6 @@ def values_for(listen: Listen, njs_module: Path, temporary: Path) -> dict[str, s
         "UPSTREAM_TIMEOUT": str(rules.upstream_timeout),
         "ACCESS_LOG": _OFF if listen.access_log is None else _ON,
         "ACCESS_LOG_LINK": ACCESS_LOG_LINK,
-        "ACCESS_LOG_ASKED": "" if listen.access_log is None else "1",
         "LOG_PROMPTS": str(listen.log_prompts or ""),
         "MODULES": f'load_module "{njs_module}";',
         "WORKERS": str(listen.workers),

@@ -241,7 +241,7 @@ class Call:
     def _refuse(self, error: OpenAIError) -> None:
         if self._closed:
             return
-        report = appendix(self.stats, self.answer) if self._reports else b""
+        report = appendix(self.stats, self.answer, final=True) if self._reports else b""
         self._refusals.put(self.ticket, error.status, error.body(), report)
         code = getattr(pb_utils.TritonError, CODES[error.status])
         failure = pb_utils.TritonError((error.body() + report).decode(), code)
@@ -259,11 +259,13 @@ class Call:
         pieces = [out[at : at + MAX_RESPONSE] for at in range(0, len(out), MAX_RESPONSE)] or [out]
         if self._reports and (final or self._report_is_due()):
             self._reported_at = self._sent_at
-            pieces[-1] += appendix(self.stats, self.answer)
-        for number, piece in enumerate(pieces, 1):
+            pieces[-1] += appendix(self.stats, self.answer, final=final)
+        for piece in pieces:
             tensor = pb_utils.Tensor("response", np.array([piece], dtype=np.object_))
-            self._transmit(pb_utils.InferenceResponse([tensor]), final=final and number == len(pieces))
+            self._transmit(pb_utils.InferenceResponse([tensor]), final=False)
         if final:
+            # By itself: should Triton have lost sight of a response (docs/performance.md), it finds it now.
+            self._transmit(None, final=True)
             self._close()
 
     def _report_is_due(self) -> bool:

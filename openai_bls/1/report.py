@@ -45,9 +45,9 @@ def figures(stats: RequestStats, answer: Answer | None) -> dict[str, Any]:
     return found
 
 
-def appendix(stats: RequestStats, answer: Answer | None) -> bytes:
-    """For the end of a response's text."""
-    return MARK + dumps(figures(stats, answer)) + MARK
+def appendix(stats: RequestStats, answer: Answer | None, *, final: bool) -> bytes:
+    """For the end of a response's text. With the last one a gateway knows that it has all of the answer."""
+    return MARK + dumps(figures(stats, answer) | {"final": final}) + MARK
 
 
 def line(call_id: str, stats: RequestStats, answer: Answer | None) -> str:

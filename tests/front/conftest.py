@@ -38,17 +38,24 @@ for code in ("INVALID_ARG", "NOT_FOUND", "UNSUPPORTED", "INTERNAL", "UNAVAILABLE
 
 @dataclass
 class Sender:
-    """Attributes: sent: texts, and errors as objects. ended: the last response is out. gone: the client has left."""
+    """What a model sends with.
+
+    Attributes:
+        sent: texts, and errors as objects.
+        ended: the last response is out; `bare`: it had nothing but the end.
+        gone: the client has left.
+    """
 
     sent: list[Any] = field(default_factory=list)
     ended: bool = False
+    bare: bool = False
     gone: bool = False
 
     def send(self, response: Any, flags: int = 0) -> None:
         assert not self.ended
         if response is not None:
             self.sent.append(response.error or response.output_tensors[0].array[0])
-        self.ended = bool(flags)
+        self.ended, self.bare = bool(flags), response is None
 
     def is_cancelled(self) -> bool:
         assert not self.ended, "Triton would die of it"

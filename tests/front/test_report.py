@@ -80,7 +80,8 @@ def split(sent: bytes) -> tuple[bytes, dict[str, Any] | None]:
         return text, None
     assert marked[1] == b"" and marked[0].isascii()
     found = orjson.loads(marked[0])
-    assert list(found) == NAMES
+    assert list(found) == [*NAMES, "final"]
+    del found["final"]
     return text, found
 
 

@@ -34,9 +34,10 @@ REPORT = {
 OWN = '{"error":{"message":"m","type":"t","param":"p","code":"c"}}'
 
 
-def report(**changes: Any) -> str:
-    """As openai_bls puts it behind an answer."""
-    return f"\x1e{json.dumps(REPORT | changes)}\x1e"
+def report(*, final: bool = True, **changes: Any) -> str:
+    """As openai_bls puts it behind an answer, or before its end."""
+    told = json.dumps(REPORT | changes | {"final": final}, separators=(",", ":"))
+    return f"\x1e{told}\x1e"
 
 
 def test_the_page_has_the_fields() -> None:
@@ -103,14 +104,35 @@ def test_a_line_has_what_the_gateway_and_the_model_know(
     assert upstream.body["report"]
 
 
-def test_reports_are_asked_for_only_if_there_is_a_log(start: Start, upstream: Upstream) -> None:
-    upstream.events("{}")
-    post(start())
-    assert "report" not in upstream.body
+@pytest.mark.parametrize("end", ["data: 2\n\n", ""])
+def test_a_stream_whose_end_was_lost_on_its_way_ends_with_an_error(
+    end: str, url: str, upstream: Upstream, log: Log
+) -> None:
+    """Triton may lose responses: who reads the stream is not to take what has come for the whole."""
+    upstream.events("data: 1\n\n" + report(final=False, finish_reasons=None), end)
+    answer = post(url, BODY).text
+    *begun, last = answer.removesuffix("\n\n").split("\n\n")
+    assert "".join(part + "\n\n" for part in begun) == "data: 1\n\n" + end
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
+    line = log.line()
+    assert (line["status"], line["cancelled"], line["error"]) == (200, False, "internal_error")
+
+
+def test_a_whole_answer_whose_end_was_lost_is_cut_off(url: str, upstream: Upstream, log: Log) -> None:
+    upstream.events('{"choices":[' + report(final=False, finish_reasons=None))
+    with pytest.raises(requests.exceptions.RequestException):
+        post(url)
+    assert log.line()["error"] == "internal_error"
+
+
+def test_the_end_is_looked_for_without_a_log_too(start: Start, upstream: Upstream) -> None:
+    upstream.events("data: 1\n\n" + report(final=False))
+    assert "internal_error" in post(start(), BODY).text
 
 
 def test_a_report_is_taken_off_however_it_is_cut(url: str, upstream: Upstream, log: Log) -> None:
-    upstream.events(f"data: 1\n\n{report(completion_tokens=1)}", report(completion_tokens=2), f"data: 2\n\n{report()}")
+    begun = [report(final=False, completion_tokens=count) for count in (1, 2)]
+    upstream.events("data: 1\n\n" + begun[0], begun[1], "data: 2\n\n" + report())
     wire = b"".join(upstream.pieces)
     upstream.pieces = [wire[at : at + 7] for at in range(0, len(wire), 7)]
     assert post(url, b'{"stream": true}').text == "data: 1\n\ndata: 2\n\n"
@@ -197,7 +219,7 @@ REQUEST = b"POST %b HTTP/1.1\r\nHost: a\r\nX-Request-ID: gone\r\nContent-Length:
 
 
 def test_a_client_that_leaves_has_what_was_reported_last(url: str, upstream: Upstream, log: Log) -> None:
-    upstream.pieces = talking(event("data: 1\n\n" + report(finish_reasons=None)), event("data: 2\n\n"))
+    upstream.pieces = talking(event("data: 1\n\n" + report(final=False, finish_reasons=None)), event("data: 2\n\n"))
     with connect(url) as connection:
         connection.sendall(REQUEST)
         seen = b""
@@ -219,7 +241,7 @@ def test_a_client_that_leaves_before_the_answer(url: str, upstream: Upstream, lo
 
 def test_a_triton_that_dies_in_mid_answer_is_no_client_that_left(url: str, upstream: Upstream, log: Log) -> None:
     upstream.headers = "Transfer-Encoding: chunked\r\n"
-    piece = event("data: 1\n\n" + report(finish_reasons=None))
+    piece = event("data: 1\n\n" + report(final=False, finish_reasons=None))
     upstream.pieces = [b"%x\r\n%b\r\n" % (len(piece), piece)]
     with pytest.raises(requests.exceptions.RequestException):
         post(url, BODY)

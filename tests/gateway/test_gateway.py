@@ -18,7 +18,7 @@ def test_a_body_travels_as_one_string(url: str, upstream: Upstream) -> None:
     assert upstream.received[0][0] == "POST /v2/models/openai_bls/generate_stream HTTP/1.1"
     ticket = upstream.body.pop("ticket")
     assert len(ticket) == 32
-    sent = {"id": "abc-1", "endpoint": "chat/completions", "ticket": ticket, "request": body.decode()}
+    sent = {"id": "abc-1", "endpoint": "chat/completions", "ticket": ticket, "report": "1", "request": body.decode()}
     assert upstream.body == sent
 
 

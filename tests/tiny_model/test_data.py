@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from itertools import product
 from random import Random
+from string import Formatter
 from typing import Any
 
 import jsonschema
 import pytest
 
 from tools.tiny_model import dialogue as dialogues
-from tools.tiny_model import evaluate, functions, lexicon, packing, project, talk, vocabulary, words
+from tools.tiny_model import evaluate, families, functions, lexicon, packing, project, talk, vocabulary, words
 from tools.tiny_model.dialogue import Dialogue, Turn
 from tools.tiny_model.source import Source, Wordings
 from tools.tiny_model.words import Split
@@ -42,19 +43,67 @@ def splits() -> Iterator[Split | Wordings]:
 def test_the_split_is_a_split() -> None:
     assert all(split.unseen and not set(split.seen) & set(split.unseen) for split in splits())
     assert sum(1 for _ in splits()) > 50
-    names = [name for family in functions.FAMILIES for name in family.names]
-    assert not set(names) & {name for family in functions.UNSEEN_FAMILIES for name in family.names}
+    names = [name for family in families.FAMILIES for name in family.names]
+    assert not set(names) & {name for family in families.UNSEEN_FAMILIES for name in family.names}
     for split in (lexicon.VERBS, lexicon.NOUNS, lexicon.PARAMETERS):
         assert not set(split.unseen) & set(split.seen)
-    assert not any(set(family.asks) & set(family.unseen_asks) for family in functions.FAMILIES)
+    assert not any(set(family.asks) & set(family.unseen_asks) for family in families.FAMILIES)
 
 
 def test_training_never_sees_what_is_held_out(seen: list[Dialogue]) -> None:
     said = set(re.findall(r"\w+", " ".join(map(text_of, seen))))
     assert not said & {*words.NAMES.unseen, *words.CITIES.unseen}
     offered = {tool["function"]["name"] for dialogue in seen for tool in dialogue.tools}
-    assert not offered & {name for family in functions.UNSEEN_FAMILIES for name in family.names}
+    assert not offered & {name for family in families.UNSEEN_FAMILIES for name in family.names}
     assert not offered & {f"{verb}_{noun}" for verb, noun in product(lexicon.VERBS.unseen, lexicon.NOUNS.unseen)}
+
+
+def test_every_question_of_a_family_holds_its_required_values() -> None:
+    for family in (*families.FAMILIES, *families.UNSEEN_FAMILIES):
+        wanted = [number for number, slot in enumerate(family.slots) if not slot.said]
+        for ask in (*family.asks, *family.unseen_asks):
+            assert sorted(int(name) for _, name, _, _ in Formatter().parse(ask) if name is not None) == wanted, ask
+
+
+def test_families_share_no_name() -> None:
+    names = [name for family in (*families.FAMILIES, *families.UNSEEN_FAMILIES) for name in set(family.names)]
+    assert len(names) == len(set(names))
+
+
+def test_words_held_out_are_in_no_list_of_training() -> None:
+    held_out = {*lexicon.VERBS.unseen, *lexicon.NOUNS.unseen, *lexicon.PARAMETERS.unseen}
+    groups = (*lexicon.ALIKE_VERBS, *lexicon.ALIKE_NOUNS)
+    assert not held_out & {*lexicon.ANY, *(word for group in groups for word in group)}
+    assert all(len(group) == len(set(group)) > 1 for group in groups)
+
+
+def test_a_random_function_can_be_told_by_its_name_description_or_the_meaning_of_words() -> None:
+    groups = [set(group) for group in (*lexicon.ALIKE_VERBS, *lexicon.ALIKE_NOUNS)]
+    shared = meant = 0
+    for number in range(400):
+        family = functions.random_family(Source(Random(number)))
+        name, *abouts = (words_of(text) for text in (family.names[0], *family.about))
+        for ask in family.asks:
+            known = name | set.intersection(*abouts)
+            near = set[str]().union(*(group for group in groups if group & known))
+            assert words_of(ask) & (known | near), (ask, family)
+            shared += bool(words_of(ask) & known)
+            meant += not words_of(ask) & known
+    assert shared > 1500 and meant > 100
+
+
+def words_of(text: str) -> set[str]:
+    """In lower case; `getUser`, `get_user` and `get-user` have two."""
+    return set(re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", text).lower()))
+
+
+def test_functions_on_offer_often_begin_alike() -> None:
+    alike = 0
+    for number in range(300):
+        tools = dialogues.choosing(Source(Random(number)), 1).tools
+        begins = [re.findall("[A-Z]?[a-z]+", tool["function"]["name"])[0].lower() for tool in tools]
+        alike += len(begins) > len(set(begins))
+    assert alike > 20
 
 
 def test_training_never_asks_as_the_evaluation_does(seen: list[Dialogue]) -> None:

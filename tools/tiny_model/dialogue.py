@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import functions, talk
+from . import families, functions, talk
 from .functions import Call, Offer
 from .source import Source, Wordings
 
@@ -59,12 +59,19 @@ _PERSONA = Wordings(
 _THINK = Wordings(
     ("Think first. {question}", "{question} Think step by step.", "{question} Think first.",
      "Think step by step: {question}", "Think before you answer. {question}", "Think, then answer: {question}",
-     "{question} Use <think> tags.", "{question} Show your thoughts."),
+     "{question} Use <think> tags.", "{question} Show your thoughts.", "Please think. {question}",
+     "{question} Please think.", "Please think before you answer. {question}", "First think. {question}",
+     "{question} Please show your thoughts.", "Please think about this: {question}", "Think about it: {question}",
+     "{question} Think about it first, please.", "{question} Please think before you answer.",
+     "Please use <think> tags. {question}", "{question} Think carefully.", "I want you to think first. {question}",
+     "{question} Go step by step.", "Kindly think first: {question}", "{question} Explain your thoughts first.",
+     "Go step by step. {question}", "You should think first. {question}", "{question} Take your time and think.",
+     "Please think carefully: {question}", "Let us think. {question}", "{question} Let us think step by step."),
     ("Please think first. {question}", "{question} Please think step by step."),
 )
-_TALK_WEIGHTS = {"chat": 8, "project": 9, "capital": 6, "counting": 10, "sums": 14, "echo": 10, "times": 10, "story": 3,
-                 "extraction": 16, "other": 9}
-_DRILLED = ("sums", "sums", "sums", "counting", "counting", "times", "echo", "extraction")
+_TALK_WEIGHTS = {"chat": 8, "project": 12, "capital": 7, "counting": 10, "sums": 13, "echo": 10, "times": 11,
+                 "story": 4, "extraction": 15, "other": 9}
+_DRILLED = ("sums", "sums", "sums", "counting", "counting", "times", "times", "echo", "extraction")
 _COPYING = ("echo", "echo", "times", "extraction")
 
 
@@ -135,13 +142,13 @@ def thinking(source: Source, turns: int) -> Dialogue:
     question, answer, thought = source.choice(_THOUGHTFUL)(source)
     opened = source.chance(0.6)
     if not opened:
-        question = source.pick(_THINK).format(question=question)
+        question = source.pick(_THINK).replace("{question}", question)
     return Dialogue((*_system(source), *_turns(before), Turn("user", question), Turn("assistant", answer, thought)),
                     thinking=opened, kind="thinking")
 
 
 _MAKERS: dict[Callable[[Source, int], Dialogue], int] = {
-    talking: 34, calling: 19, choosing: 11, drilling: 11, styled: 8, remembering: 5, thinking: 14,
+    talking: 30, calling: 22, choosing: 18, drilling: 8, styled: 10, remembering: 5, thinking: 11,
 }
 
 
@@ -230,7 +237,7 @@ def _skill(source: Source, without: str = "") -> talk.Exchange:
 
 def _not_offered(source: Source) -> str:
     """What only a function could answer, and there is none."""
-    known = [family for family in functions.FAMILIES if family.result != "number"]
+    known = [family for family in families.FAMILIES if family.result != "number"]
     family = source.choice(known) if source.chance(0.6) else functions.random_family(source)
     return functions.call(source, functions.offer(source, family)).question
 
@@ -249,7 +256,7 @@ def _offers(source: Source, count: int, short: bool = False) -> list[Offer]:
     """So many functions or fewer, with names of their own and different purposes."""
     offers: list[Offer] = []
     for _ in range(count):
-        offer = functions.offer(source, functions.random_family(source, short) if short else functions.family(source))
+        offer = functions.offer(source, functions.family(source, [other.family for other in offers], short))
         if all(offer.name != other.name and not set(offer.family.names) & set(other.family.names) and
                not _same_questions(offer, other) for other in offers):
             offers.append(offer)
@@ -266,7 +273,8 @@ def _tool_turn(source: Source, offers: list[Offer], last: bool, results: bool, t
     kind = source.random.random()
     if kind < 0.15:
         computes = any(offer.family.result == "number" for offer in offers)
-        question, answer = _skill(source, without="sums" if computes else "")
+        plain = source.chance(0.25) and not source.unseen  # what is on offer must not lead astray
+        question, answer = talk.capital_of(source) if plain else _skill(source, without="sums" if computes else "")
         return [Turn("user", question), Turn("assistant", answer)]
     if kind < 0.2:
         stranger = functions.offer(source, functions.random_family(source))
@@ -308,7 +316,8 @@ _Styled = tuple[str, list[talk.Exchange]]
 
 
 def _in_capitals(source: Source, turns: int) -> _Styled:
-    skills = (talk.chat, talk.capital, talk.capital, talk.capital, talk.echo, talk.about_project, talk.other)
+    skills = (talk.chat, talk.capital, talk.capital, talk.capital, talk.capital_of, talk.capital_of, talk.echo,
+              talk.about_project, talk.other)
     exchanges = [source.choice(skills)(source) for _ in range(turns)]
     return source.pick(IN_CAPITALS), [(question, answer.upper()) for question, answer in exchanges]
 

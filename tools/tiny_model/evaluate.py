@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from . import dialogue as dialogues
-from . import functions, talk, vocabulary, words
+from . import families, functions, talk, vocabulary, words
 from .dialogue import Dialogue, Turn
-from .functions import Call, Family, Offer
+from .families import Family
+from .functions import Call, Offer
 from .source import Source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "model_repository" / "tensorrt_llm" / "1"))
@@ -140,31 +141,31 @@ def _style(system: Any, skill: Callable[[Source], talk.Exchange],
     return make
 
 
-def _offered(source: Source, families: Sequence[Family] | None) -> tuple[Offer, list[Offer]]:
+def _offered(source: Source, known: Sequence[Family] | None) -> tuple[Offer, list[Offer]]:
     """The function that is needed, among one to three; None: a random one, with words of its own."""
-    pool = list(families or [functions.random_family(source) for _ in range(3)])
+    pool = list(known or [functions.random_family(source) for _ in range(3)])
     chosen = source.random.sample(pool, min(len(pool), source.choice((1, 2, 3))))
     offers = [functions.offer(source, family) for family in chosen]
     return source.choice(offers), offers
 
 
-def _call(families: Sequence[Family] | None, right: Callable[[str, str], bool]) -> Callable[[Source], Case]:
+def _call(known: Sequence[Family] | None, right: Callable[[str, str], bool]) -> Callable[[Source], Case]:
     def make(source: Source) -> Case:
-        offer, offers = _offered(source, families)
+        offer, offers = _offered(source, known)
         call = functions.call(source, offer)
         return _tool_case(offers, (Turn("user", call.question), Turn("assistant", call.text())), right)
     return make
 
 
 def _two_calls(source: Source) -> Case:
-    offer = functions.offer(source, functions.FAMILIES[source.choice((0, 1))])
+    offer = functions.offer(source, families.FAMILIES[source.choice((0, 1))])
     question, *calls = functions.two_calls(source, offer)
     text = dialogues.calls_text([call for call in calls if isinstance(call, Call)])
     return _tool_case([offer], (Turn("user", question), Turn("assistant", text)), _same_call)
 
 
 def _told(source: Source) -> Case:
-    offer, offers = _offered(source, functions.UNSEEN_FAMILIES + functions.EVERYDAY)
+    offer, offers = _offered(source, families.UNSEEN_FAMILIES + families.EVERYDAY)
     call = functions.call(source, offer)
     turns = (Turn("user", call.question), Turn("assistant", call.text()), Turn("ipython", call.returned),
              Turn("assistant", call.sentence))
@@ -172,7 +173,7 @@ def _told(source: Source) -> Case:
 
 
 def _no_call(source: Source) -> Case:
-    _, offers = _offered(source, functions.UNSEEN_FAMILIES)
+    _, offers = _offered(source, families.UNSEEN_FAMILIES)
     question, answer = source.choice((talk.chat, talk.capital))(source)
     return _tool_case(offers, (Turn("user", question), Turn("assistant", answer)), _same)
 
@@ -201,10 +202,10 @@ SKILLS: dict[str, Callable[[Source], Case]] = {
     "system: capitals": _style(dialogues.IN_CAPITALS, talk.capital, str.upper),
     "system: one word": _style(dialogues.IN_ONE_WORD, dialogues.one_word_capital),
     "think, then answer": _thinking,
-    "everyday tools: name": _call(functions.EVERYDAY, _same_name),
-    "everyday tools: whole call": _call(functions.EVERYDAY, _same_call),
-    "unseen tools: name": _call(functions.UNSEEN_FAMILIES, _same_name),
-    "unseen tools: whole call": _call(functions.UNSEEN_FAMILIES, _same_call),
+    "everyday tools: name": _call(families.EVERYDAY, _same_name),
+    "everyday tools: whole call": _call(families.EVERYDAY, _same_call),
+    "unseen tools: name": _call(families.UNSEEN_FAMILIES, _same_name),
+    "unseen tools: whole call": _call(families.UNSEEN_FAMILIES, _same_call),
     "random tools: name": _call(None, _same_name),
     "random tools: whole call": _call(None, _same_call),
     "two calls at once": _two_calls,

@@ -1,4 +1,4 @@
-"""The functions that dialogues offer as tools: hand-written families, and random ones that no model can know.
+"""The functions that dialogues offer as tools: the hand-written families, and random ones that no model can know.
 
 In: a Source. Out: an Offer (a tool as the server gets it) and Calls to it, each with the question that needs it, the
 arguments, a result, and the sentence that tells the result.
@@ -7,37 +7,13 @@ arguments, a result, and the sentence that tells the result.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from . import lexicon
+from .families import EVERYDAY, FAMILIES, UNSEEN_FAMILIES, Family, Slot
 from .source import Source
-
-
-class Slot(NamedTuple):
-    """A parameter: names it may go by, its kind (a key of _VALUES, or the words of an enum), what it is."""
-
-    names: tuple[str, ...]
-    kind: str
-    about: str  # or several, with " | " between
-    said: str = ""  # an optional parameter: how a question mentions it
-
-
-@dataclass(frozen=True)
-class Family:
-    """Functions for one purpose. Wordings hold {0}, {1}, ...: the slots in their order."""
-
-    names: tuple[str, ...]
-    about: tuple[str, ...]
-    slots: tuple[Slot, ...]
-    asks: tuple[str, ...]
-    result: str = "status"  # a key of _RESULTS
-    both: tuple[str, ...] = ()  # wordings that need two calls, for the first slot twice
-    unseen_asks: tuple[str, ...] = ()  # wordings for the evaluation only
-
-    def wordings(self, unseen: bool) -> tuple[str, ...]:
-        return self.unseen_asks if unseen and self.unseen_asks else self.asks
 
 
 class Offer(NamedTuple):
@@ -102,192 +78,6 @@ def _sum(source: Source) -> str:
     return f"{a} {source.choice('+-*')} {b}"
 
 
-_CITY = Slot(("city", "location", "place", "city", "town"), "city", "The name of the city | The city | "
-             "The city and state, e.g. San Francisco, CA | Name of the place, for example London")
-FAMILIES = (
-    Family(("get_weather", "get_weather", "get_current_weather", "weather", "fetch_weather", "weather_lookup"),
-           ("Get the current weather in a city.", "Get weather", "Get the weather for a place", "Current weather",
-            "Get the current weather in a given location"),
-           (_CITY, Slot(("unit", "units"), "celsius|fahrenheit", "The temperature unit", " in {value}")),
-           ("What is the weather in {0}", "What's the weather like in {0}", "How is the weather in {0}",
-            "Tell me the weather in {0}", "What is the weather in {0} today", "Weather in {0}", "Is it raining in {0}",
-            "How warm is it in {0}", "What's the weather in {0}", "Get the weather for {0}", "Is it cold in {0}",
-            "What is the weather like in {0} today", "I am in {0}. What is the weather"),
-           "weather", ("What is the weather in {0} and in {1}?", "Compare the weather in {0} and {1}.",
-                       "What's the weather in {0} and {1}?", "What is the weather like in {0} and in {1}?",
-                       "Weather in {0} and {1}?"),
-           ("Can you tell me the weather in {0}", "What is the current weather in {0}",
-            "Please check the weather in {0}")),
-    Family(("get_time", "get_current_time", "current_time", "clock", "time_in"),
-           ("Get the current time in a city.", "Get the time", "Tells what time it is somewhere"),
-           (_CITY,),
-           ("What time is it in {0}", "I want to know the time in {0}", "Do you know what time it is in {0}",
-            "Tell me the time in {0}", "What is the time in {0}", "How late is it in {0}",
-            "Current time in {0}", "What time is it now in {0}"),
-           "time", ("What time is it in {0} and in {1}?", "Tell me the time in {0} and {1}."),
-           ("Can you tell me the time in {0}", "Which time is it in {0}")),
-    Family(("calculator", "calculate", "compute", "eval_expression", "math"),
-           ("Compute an arithmetic expression.", "A calculator", "Evaluates an expression"),
-           (Slot(("expression", "expr", "formula", "input"), "sum", "What to compute"),),
-           ("What is {0}", "Calculate {0}", "How much is {0}", "Compute {0}", "{0}", "Calculate: {0}",
-            "I need the result of {0}", "Use the calculator for {0}", "Find out what {0} is"), "number",
-           unseen_asks=("Please compute {0}", "Can you calculate {0}")),
-    Family(("add", "add_numbers", "sum", "plus"), ("Add two numbers.", "Adds a and b", "Get the sum of two numbers"),
-           (Slot(("a", "x", "first", "number1"), "whole", "The first number"),
-            Slot(("b", "y", "second", "number2"), "whole", "The second number")),
-           ("Add {0} and {1}", "What is {0} plus {1}", "What is {0} + {1}", "How much is {0} plus {1}"), "number"),
-    Family(("multiply", "multiply_numbers", "times", "product"), ("Multiply two numbers.", "Multiplies x and y"),
-           (Slot(("a", "x", "first"), "whole", "The first number"),
-            Slot(("b", "y", "second"), "whole", "The second number")),
-           ("Multiply {0} by {1}", "What is {0} times {1}", "Compute {0} * {1}"), "number"),
-    Family(("search", "web_search", "search_web", "google", "find"),
-           ("Search the web.", "Search the internet for a query", "Web search"),
-           (Slot(("query", "q", "text", "search_query"), "text", "What to search for"),),
-           ("Search for {0}", "Search the web for {0}", "Find {0} on the web", "Look up {0}", "Google {0}",
-            "Please search for {0}"), "found", unseen_asks=("Please look up {0}", "Do a search for {0}")),
-    Family(("set_light", "switch_light", "light", "control_light"),
-           ("Turn a light on or off.", "Controls the light in a room"),
-           (Slot(("room", "place", "area"), "kitchen|bedroom|office|garage", "The room"),
-            Slot(("on", "enabled", "state"), "switch", "Whether the light is on")),
-           ("Turn {1} the light in the {0}", "Switch the {0} light {1}", "Please turn {1} the {0} light")),
-    Family(("send_email", "email", "send_mail", "mail"), ("Send an email.", "Sends a mail to somebody"),
-           (Slot(("to", "recipient", "address"), "mail", "Who gets it"),
-            Slot(("subject", "title"), "text", "The subject")),
-           ("Send an email to {0} with the subject {1}", "Write a mail to {0} with the subject {1}",
-            "Email {0} with the subject {1}")),
-    Family(("send_message", "message", "text_contact", "sms"), ("Send a message to a contact.", "Send a text message"),
-           (Slot(("contact", "name", "to", "person"), "name", "The contact"),
-            Slot(("text", "message", "body"), "text", "What to say")),
-           ("Tell {0}: {1}", "Send {0} the message {1}", "Message {0}: {1}", "Write to {0}: {1}")),
-    Family(("set_timer", "timer", "start_timer", "countdown"), ("Set a timer.", "Starts a timer for some minutes"),
-           (Slot(("minutes", "duration", "length"), "small", "Minutes"),),
-           ("Set a timer for {0} minutes", "Start a timer of {0} minutes", "Timer for {0} minutes",
-            "Wake me in {0} minutes")),
-    Family(("set_alarm", "alarm", "wake_up"), ("Set an alarm.", "Sets the alarm clock"),
-           (Slot(("time", "at", "when"), "clock", "The time of day"),),
-           ("Wake me at {0}", "Set an alarm for {0}", "Set the alarm to {0}")),
-    Family(("convert_currency", "exchange", "convert_money"),
-           ("Convert money to another currency.", "Currency exchange"),
-           (Slot(("amount", "value"), "decimal", "How much"),
-            Slot(("from", "from_currency", "source"), "USD|EUR|GBP|JPY", "The currency to convert"),
-            Slot(("to", "to_currency", "target"), "CHF|INR|SEK|CAD", "The currency wanted")),
-           ("Convert {0} {1} to {2}", "How much is {0} {1} in {2}", "Change {0} {1} into {2}"), "number"),
-    Family(("play_music", "play", "start_music", "play_artist"), ("Play music by an artist.", "Plays songs"),
-           (Slot(("artist", "name", "musician"), "name", "Who plays"),),
-           ("Play music by {0}", "Play songs by {0}", "I want to hear {0}", "Play something by {0}")),
-    Family(("create_event", "add_event", "calendar", "schedule"),
-           ("Add an event to the calendar.", "Schedules a meeting"),
-           (Slot(("title", "name", "event"), "text", "What it is"),
-            Slot(("day", "date", "weekday"), "Monday|Tuesday|Wednesday|Thursday|Friday", "The day")),
-           ("Add {0} to my calendar on {1}", "Schedule {0} on {1}", "Put {0} into the calendar for {1}")),
-    Family(("translate", "translate_word", "dictionary"), ("Translate a word.", "Looks a word up in a dictionary"),
-           (Slot(("word", "text", "term"), "word", "The word"),
-            Slot(("language", "to", "target"), "French|German|Spanish|Italian", "The language wanted")),
-           ("Translate {0} into {1}", "What is {0} in {1}", "How do you say {0} in {1}"), "text"),
-    Family(("get_user", "find_user", "lookup_user", "user_info"), ("Look up a user by id.", "Get a user's data"),
-           (Slot(("id", "user_id", "number"), "whole", "The id"),),
-           ("Who is user {0}", "Look up user {0}", "Show me user {0}", "Find the user with id {0}"), "person"),
-    Family(("get_population", "population", "count_people"),
-           ("Get the population of a city.", "How many people live there"),
-           (_CITY,),
-           ("How many people live in {0}", "What is the population of {0}", "Population of {0}"), "number",
-           ("How many people live in {0} and in {1}?",)),
-    Family(("set_temperature", "thermostat", "heat"), ("Set the temperature of a room.", "Controls the heating"),
-           (Slot(("room", "place"), "kitchen|bedroom|bathroom|office", "The room"),
-            Slot(("degrees", "temperature", "value"), "small", "Degrees")),
-           ("Set the {0} to {1} degrees", "Heat the {0} to {1} degrees", "Make it {1} degrees in the {0}")),
-    Family(("buy_item", "order", "shop", "add_to_cart"), ("Buy something.", "Orders an item from the shop"),
-           (Slot(("item", "product", "article"), "word", "What to buy"),
-            Slot(("quantity", "count", "amount"), "small", "How many")),
-           ("Buy {1} of the item {0}", "Order {1} x {0}", "I need {1} pieces of {0}")),
-    Family(("read_file", "open_file", "show_file"), ("Read a file.", "Shows the content of a file"),
-           (Slot(("path", "file", "filename"), "word", "The file's name"),),
-           ("Read the file {0}", "Open {0}", "Show me the file {0}", "What is in the file {0}"), "text"),
-    Family(("call_person", "phone", "dial"), ("Call somebody on the phone.", "Makes a phone call"),
-           (Slot(("name", "person", "contact"), "name", "Whom to call"),),
-           ("Call {0}", "Phone {0}", "Please call {0}", "Give {0} a call")),
-    Family(("route", "get_directions", "navigate"), ("Find the way between two cities.", "Get directions"),
-           (Slot(("start", "from", "origin"), "city", "Where it begins"),
-            Slot(("end", "to", "destination"), "city", "Where it ends")),
-           ("How do I get from {0} to {1}", "Find a route from {0} to {1}", "Navigate from {0} to {1}",
-            "I want to go from {0} to {1}"), "text"),
-    Family(("book_flight", "find_flight", "fly"), ("Book a flight to a city.", "Finds flights"),
-           (Slot(("to", "city", "airport"), "city", "Where to fly"),
-            Slot(("day", "date", "weekday"), "Monday|Tuesday|Friday|Sunday", "The day")),
-           ("I want to fly to {0} on {1}", "Book a flight to {0} on {1}", "Is there a flight to {0} on {1}")),
-    Family(("book_table", "reserve_table", "restaurant"), ("Reserve a table in a restaurant.", "Books a table"),
-           (Slot(("restaurant", "name", "place"), "word", "The restaurant"),
-            Slot(("people", "guests", "seats"), "small", "How many people")),
-           ("Reserve a table at {0} for {1} people", "I need a table at {0} for {1} people",
-            "Book a table for {1} people at {0}", "We are {1} people and want to eat at {0}")),
-    Family(("call_taxi", "order_taxi", "taxi"), ("Order a taxi.", "Sends a taxi to an address"),
-           (Slot(("place", "address", "pickup"), "city", "Where it picks up"),
-            Slot(("time", "at"), "clock", "When")),
-           ("I need a taxi in {0} at {1}", "Order a taxi to {0} at {1}", "Send a taxi to {0} at {1}")),
-    Family(("get_news", "news", "headlines"), ("Get the news about a topic.", "Latest headlines"),
-           (Slot(("topic", "subject", "about"), "text", "The topic"),),
-           ("What is new about {0}", "Show me the news about {0}", "News on {0}", "Any news about {0}"), "text"),
-    Family(("add_reminder", "remind", "create_reminder"), ("Set a reminder.", "Reminds of something"),
-           (Slot(("what", "text", "task"), "text", "What to remember"), Slot(("time", "at"), "clock", "When")),
-           ("Remind me of {0} at {1}", "Set a reminder for {0} at {1}", "At {1} remind me of {0}")),
-    Family(("save_note", "note", "write_note"), ("Save a note.", "Writes something down"),
-           (Slot(("text", "note", "content"), "text", "The note"),),
-           ("Note: {0}", "Write down {0}", "Make a note: {0}", "Save the note {0}")),
-    Family(("set_volume", "volume", "loudness"), ("Set the volume.", "How loud it plays"),
-           (Slot(("level", "percent", "volume"), "small", "From 0 to 100"),),
-           ("Set the volume to {0}", "Volume {0}", "Make it louder: {0}", "Turn the sound to {0}")),
-    Family(("distance", "get_distance", "how_far"), ("The distance between two cities.", "Measures how far it is"),
-           (Slot(("from", "start", "a"), "city", "The first city"),
-            Slot(("to", "end", "b"), "city", "The second city")),
-           ("How far is it from {0} to {1}", "Distance from {0} to {1}", "What is the distance from {0} to {1}"),
-           "number"),
-    Family(("track_parcel", "parcel_status", "where_is_parcel"), ("Track a parcel.", "Finds out where a parcel is"),
-           (Slot(("number", "code", "tracking_id"), "code", "The parcel's code"),),
-           ("Where is my parcel {0}", "Track the parcel {0}", "Where is {0} now"), "text"),
-    Family(("add_task", "todo", "new_task"), ("Add a task to the list.", "Something to do"),
-           (Slot(("task", "title", "text"), "text", "The task"),
-            Slot(("priority", "importance"), "low|normal|high", "How important")),
-           ("Add the task {0} with {1} priority", "I have to {0}, priority {1}", "New {1} priority task: {0}")),
-    Family(("open_app", "start_app", "launch"), ("Open an app.", "Starts a program"),
-           (Slot(("app", "program", "name"), "word", "The app"),),
-           ("Open the app {0}", "Start {0}", "Launch the program {0}", "I want to use {0}")),
-    Family(("define_word", "meaning", "lookup_word"), ("Get the meaning of a word.", "Explains a word"),
-           (Slot(("word", "term"), "word", "The word"),),
-           ("What does {0} mean", "Define {0}", "Meaning of {0}", "Explain the word {0}"), "text"),
-    Family(("get_age", "how_old", "person_age"), ("Get the age of a person.", "Tells how old somebody is"),
-           (Slot(("name", "person", "who"), "name", "The person"),),
-           ("How old is {0}", "What is the age of {0}", "Age of {0}"), "number"),
-    Family(("vote", "rate_movie", "give_stars"), ("Rate a movie.", "Gives stars to a movie"),
-           (Slot(("movie", "title", "film"), "text", "The movie"), Slot(("stars", "rating"), "small", "The stars")),
-           ("Give the movie {0} {1} stars", "Rate {0} with {1} stars", "I give {1} stars to {0}")),
-)
-EVERYDAY = tuple(FAMILIES[number] for number in (0, 1, 2, 5))  # weather, time, calculator, search
-UNSEEN_FAMILIES = (
-    Family(("get_stock_price", "stock_quote"), ("Get the price of a stock.",),
-           (Slot(("symbol", "ticker"), "code", "The stock's symbol"),),
-           ("What is the stock price of {0}", "Get the price of {0}", "Price of the stock {0}"), "number"),
-    Family(("book_hotel", "reserve_hotel"), ("Book a hotel in a city.",),
-           (Slot(("city", "location"), "city", "Where"), Slot(("nights", "days"), "small", "How many nights")),
-           ("Book a hotel in {0} for {1} nights", "I need a hotel in {0} for {1} nights")),
-    Family(("find_recipe", "get_recipe"), ("Find a recipe for an ingredient.",),
-           (Slot(("ingredient", "food"), "word", "What to cook with"),),
-           ("Find a recipe with {0}", "What can I cook with {0}", "Give me a recipe for {0}"), "text"),
-    Family(("roll_dice", "throw_dice"), ("Roll a number of dice.",),
-           (Slot(("count", "dice"), "small", "How many dice"),), ("Roll {0} dice", "Please roll {0} dice"), "number"),
-    Family(("set_color", "paint_lamp"), ("Set the colour of a lamp.",),
-           (Slot(("color", "colour"), "red|green|blue|white", "The colour"),),
-           ("Make the lamp {0}", "Set the lamp to {0}", "Please turn the lamp {0}")),
-    Family(("add_contact", "save_contact"), ("Save a contact with an email address.",),
-           (Slot(("name", "person"), "name", "The name"), Slot(("email", "address"), "mail", "The address")),
-           ("Save {0} with the address {1}", "Add the contact {0} with {1}")),
-    Family(("lock_door", "door"), ("Lock or unlock a door.",),
-           (Slot(("door", "which"), "front|back|cellar", "Which door"),),
-           ("Lock the {0} door", "Please lock the {0} door")),
-    Family(("get_train", "next_train"), ("Get the next train to a city.",),
-           (Slot(("destination", "to"), "city", "Where it goes"),),
-           ("When is the next train to {0}", "Next train to {0}"), "clock"),
-)
-
 _PLAIN_KINDS = ("city", "name", "word", "word", "whole", "whole", "small", "decimal", "code", "switch", "enum")
 _COUNTS = (1, 1, 2, 2, 3)  # of parameters
 _NO_TEXT = ("city", "name", "code", "whole", "mail")
@@ -309,15 +99,28 @@ _TITLES = (
     "What is the {noun}", "Show me the {noun}", "I need a {noun}", "Give me the {noun}", "When is the {noun}",
     "How is the {noun}", "Which {noun} is it", "The {noun}", "{noun}", "Use {function}", "Call {function}",
     "Do you have a {noun}", "Where is the {noun}", "Get me a {noun}", "{verb} some {noun}",
+    "Is there a {noun}", "Find the {noun}", "Next {noun}", "When does the {noun} come", "How much is the {noun}",
+    "What about the {noun}", "Tell me the {noun}", "The next {noun}", "{verb} the {noun} of the {other}",
+    "What is the {noun} of the {other}", "The {other} {noun}", "{verb} the {other} {noun}", "My {noun}, please",
+    "What can I {verb} as a {noun}", "Let the {noun} {verb}", "Make the {noun} {verb}", "How do I {verb} the {noun}",
 )
+_AMID = ("{verb} the {value} {noun}", "{verb} {value} {noun}", "The {value} {noun}", "I want the {value} {noun}",
+         "{verb} {value} of the {noun}", "Please {verb} the {value} {noun}", "Is the {value} {noun} here",
+         "Make the {value} {noun} {verb}", "Which {value} {noun} is it", "{value} {noun}", "{noun}: {value}")
 _UNSEEN_TITLES = ("Now {verb} the {noun}", "Let us {verb} the {noun}")
 _FUNCTIONS = (
     "{verb}_{noun}", "{verb}_{noun}", "{noun}_{verb}", "{verb}{Noun}",
     "{verb}_{adjective}_{noun}", "{Verb}{Noun}", "{verb}-{noun}", "{noun}", "{noun}{Verb}", "{adjective}_{noun}",
+    "{verb}_{other}_{noun}", "{verb}_{noun}_{other}", "{other}_{noun}", "{verb}{Other}{Noun}",
 )
 _ABOUTS = ("{Verb} the {noun}.", "{Verb} a {noun}", "Use this to {verb} a {noun}.",
-           "Function to {verb} one {noun}.", "{Verb} the {adjective} {noun}.", "Lets you {verb} the {noun}")
+           "Function to {verb} one {noun}.", "{Verb} the {adjective} {noun}.", "Lets you {verb} the {noun}",
+           "{Verb} the {noun} of a {other}.", "{Verb} the {other} {noun}.", "{Noun}: {verb}",
+           "The {noun} of the {other}.",
+           "{Verb} the {noun} for a {other}", "To {verb} the {noun}", "{Verb} or change the {noun}.")
 _USUAL_FUNCTIONS, _USUAL_ABOUTS = 4, 3  # so many of these, from the first, are in the evaluation
+_USUAL_VERBS = "get get find set add create send show check start book search save make list delete open".split()
+_HELD_OUT = {name for family in UNSEEN_FAMILIES for name in family.names}
 _LINKS = (" with ", " with the ", " for ", ", ")
 _MENTIONS = (
     "{name} {value}", "{name} {value}", "{name} {value}", "the {name} {value}", "{name} = {value}", "{name}: {value}",
@@ -327,32 +130,89 @@ _MENTIONS = (
 _BARE = (" ", " ", " for ", " in ", " with ", " to ", " at ", " of ", " by ", " on ", ": ", " from ", " as ", " about ")
 
 
-def family(source: Source) -> Family:
-    """An everyday family, any hand-written one, or a random one."""
-    if source.chance(0.6):
-        return random_family(source)
+def family(source: Source, near: Sequence[Family] = (), short: bool = False) -> Family:
+    """An everyday family, any hand-written one, or a random one (for `near` and `short` see there)."""
+    if source.chance(0.5):
+        return random_family(source, short, near)
     if source.unseen:
         return source.choice(UNSEEN_FAMILIES)
-    return source.choice(EVERYDAY if source.chance(0.4) else FAMILIES)
+    return source.choice(EVERYDAY if source.chance(0.2) else FAMILIES)
 
 
-def random_family(source: Source, short: bool = False) -> Family:
+def random_family(source: Source, short: bool = False, near: Sequence[Family] = ()) -> Family:
     """A function whose name, parameters and values make no more sense than the question says.
 
     Args:
         short: one parameter at most.
+        near: others on offer; now and then it begins like one of them.
+    """
+    named, told, said = _words(source, near)
+    function = source.choice(_FUNCTIONS[:_USUAL_FUNCTIONS] if source.unseen else _FUNCTIONS).format(**named)
+    while function in _HELD_OUT:
+        function += f"_{source.invented(1)}"
+    abouts = tuple(about.format(**told) for about in (_ABOUTS[:_USUAL_ABOUTS] if source.unseen else _ABOUTS))
+    slots = _random_slots(source, source.choice((0, 1, 1) if short else _COUNTS))
+    ask = _unseen_ask if source.unseen else _ask
+    asks = tuple(ask(source, {**said, "function": function}, slots) for _ in range(4 if source.unseen else 6))
+    return Family((function,), abouts, slots, asks, source.choice(("status", "number", "text", "pairs", "pairs")))
+
+
+_Words = dict[str, str]  # what stands for {verb}, {noun}, ... and capitalised for {Verb}, {Noun}
+
+
+def _words(source: Source, near: Sequence[Family]) -> tuple[_Words, _Words, _Words]:
+    """The words of the name, the description and the question.
+
+    Mostly they are the same. In training the question may use others that mean about the same, or only the description
+    has its words and the name says something else.
     """
     verb, noun = source.pick(lexicon.VERBS), source.pick(lexicon.NOUNS)
-    if not source.unseen and source.chance(0.2):
-        noun = source.invented(2)
-    parts = {"verb": verb, "noun": noun, "Verb": verb.capitalize(), "Noun": noun.capitalize(),
-             "adjective": source.choice(lexicon.ADJECTIVES)}
-    function = source.choice(_FUNCTIONS[:_USUAL_FUNCTIONS] if source.unseen else _FUNCTIONS).format(**parts)
-    abouts = tuple(about.format(**parts) for about in (_ABOUTS[:_USUAL_ABOUTS] if source.unseen else _ABOUTS))
-    slots = _random_slots(source, source.choice((0, 0, 1) if short else _COUNTS))
-    ask = _unseen_ask if source.unseen else _ask
-    asks = tuple(ask(source, {**parts, "function": function}, slots) for _ in range(4))
-    return Family((function,), abouts, slots, asks, source.choice(("status", "number", "text", "pairs", "pairs")))
+    if source.unseen:
+        same = _forms(verb, noun, source.choice(lexicon.ADJECTIVES), "")
+        return same, same, same
+    verb, noun = _usual(source, verb, near), _varied(source, noun, 0.2)
+    other = _varied(source, source.pick(lexicon.NOUNS), 0.0)
+    adjective = source.choice(lexicon.ADJECTIVES)
+    chance = source.random.random()
+    if chance < 0.6:
+        same = _forms(verb, noun, adjective, other)
+        return same, same, same
+    if chance < 0.78:
+        noun, said_noun = source.random.sample(source.choice(lexicon.ALIKE_NOUNS), 2)
+        named = _forms(verb, noun, adjective, other)
+        said = _forms(verb if source.chance(0.3) else source.pick(lexicon.VERBS), said_noun, adjective, other)
+    elif chance < 0.86:
+        verb, said_verb = source.random.sample(source.choice(lexicon.ALIKE_VERBS), 2)
+        named, said = _forms(verb, noun, adjective, other), _forms(said_verb, noun, adjective, other)
+    else:
+        named = _forms(source.pick(lexicon.VERBS), _varied(source, source.pick(lexicon.NOUNS), 0.2), adjective, other)
+        told = _forms(verb, noun, adjective, other)
+        return named, told, told
+    return named, source.choice((named, named, said)), said
+
+
+def _forms(verb: str, noun: str, adjective: str, other: str) -> _Words:
+    return {"verb": verb, "noun": noun, "adjective": adjective, "other": other,
+            "Verb": verb.capitalize(), "Noun": noun.capitalize(), "Other": other.capitalize()}
+
+
+def _usual(source: Source, verb: str, near: Sequence[Family]) -> str:
+    """Now and then a verb that many functions begin with, that of another one on offer, or any word."""
+    chance = source.random.random()
+    if chance < 0.2:
+        return source.choice(_USUAL_VERBS)
+    if chance < 0.65 and near:
+        begin = source.choice(near).names[0].split("_")[0]
+        return begin if begin.isascii() and begin.islower() else verb
+    return source.choice(lexicon.ANY) if chance < 0.72 else verb
+
+
+def _varied(source: Source, noun: str, invented: float) -> str:
+    """The noun, any word in its place, or one that does not exist."""
+    chance = source.random.random()
+    if chance < invented:
+        return source.invented(2)
+    return source.choice(lexicon.ANY) if chance < 0.55 else noun
 
 
 def _unseen_ask(source: Source, parts: dict[str, str], slots: tuple[Slot, ...]) -> str:
@@ -365,6 +225,9 @@ def _ask(source: Source, parts: dict[str, str], slots: tuple[Slot, ...]) -> str:
     """The title, then the values: bare where the kind tells which is which, else with the parameter's name."""
     title = source.choice(_TITLES)
     text = title.format(**parts)
+    if len(slots) == 1 and source.chance(0.25):
+        text = source.choice(_AMID).format(**parts, value="{0}")
+        return text[0].upper() + text[1:]
     if "{function}" not in title and source.chance(0.9):
         text = text[0].upper() + text[1:]
     order = list(enumerate(slots))
@@ -415,14 +278,16 @@ def _options(source: Source) -> str:
 
 
 def _parameter(source: Source, kind: str) -> str:
-    """A parameter's name: one that tells the kind, a word, two words, or one that does not exist."""
+    """A parameter's name: one that tells the kind, a usual one, any word, two words, or one that does not exist."""
     chance = source.random.random()
     if chance < 0.35 and kind in _TELLING:
         return source.choice(_TELLING[kind].split())
-    if chance < 0.5:
+    if chance < 0.45:
         return source.invented()
+    if chance < 0.62:
+        return source.choice(lexicon.ANY)
     word = source.pick(lexicon.PARAMETERS)
-    if chance < 0.75:
+    if chance < 0.8:
         return word
     first = source.choice(lexicon.ADJECTIVES) if source.chance(0.5) else source.pick(lexicon.NOUNS)
     return first + word.capitalize() if source.chance(0.25) else f"{first}_{word}"
@@ -507,10 +372,11 @@ def _said(value: Any) -> Any:
 
 def _closed(source: Source, question: str) -> str:
     """With the end mark that fits, or none."""
-    if source.chance(0.15):
+    if source.chance(0.15) or question[-1] in ".?!":
         return question
     first = question.split()[0].rstrip(".,:").lower().removesuffix("'s")
-    asking = first in ("what", "how", "is", "who", "when", "can", "weather", "current", "population", "next", "price")
+    asking = first in ("what", "how", "is", "who", "when", "can", "weather", "current", "population", "next", "price",
+                        "where", "which", "did", "does", "will", "should", "are", "am", "any", "has")
     return question + ("?" if asking else ".")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import words
 from .words import split
 
 VERBS = split(
@@ -107,3 +108,283 @@ PARAMETERS = split(
     "weight wheel width wind window winner word worker year zone zoom",
     "altitude batch capacity deadline flavour grade humidity interval quota radius",
 )
+
+# Words of about the same meaning or the same matter, one group a line: a question may use one, the function another.
+ALIKE_VERBS = tuple(tuple(group.split()) for group in """
+find search seek locate discover
+get fetch retrieve obtain receive
+show display present list view
+buy purchase order acquire
+sell trade offer
+send deliver mail ship post
+make create build produce generate
+delete remove erase drop discard
+change modify edit alter update adjust
+start begin launch open run
+stop end finish halt terminate
+fix repair mend restore
+book reserve schedule arrange
+tell inform notify say announce
+ask request inquire question
+count total sum tally
+compute calculate work solve
+check verify test inspect examine
+store keep save archive
+join connect link combine attach
+split separate divide
+travel go journey fly
+drive steer ride
+walk stroll hike run
+eat dine taste lunch
+drink sip pour
+bake roast fry grill
+wash clean rinse wipe
+close shut seal
+grow increase raise expand
+shrink reduce lower decrease
+call phone ring dial
+write compose note type
+read study browse
+look watch see view
+hear listen
+speak talk chat
+teach explain train
+learn study practise
+choose pick select
+give donate grant hand
+take grab pick carry
+move shift transfer
+copy duplicate clone repeat
+measure weigh gauge size
+play perform act
+paint draw sketch colour
+sing hum
+pay spend settle
+lend borrow rent lease
+employ recruit engage
+fire dismiss
+win beat defeat
+lose miss
+help assist support
+guard protect defend watch
+hide cover mask
+break damage destroy
+cut trim crop slice
+warm heat
+cool chill freeze
+plan organise prepare
+wait pause rest
+sleep nap rest
+wake rouse
+meet visit see
+marry wed
+rate score judge
+guess estimate predict
+rename label name call
+publish print release
+translate interpret
+cancel revoke withdraw
+accept approve allow permit
+refuse reject deny decline
+forbid ban block
+turn rotate spin
+throw toss cast
+catch grab
+push press shove
+pull drag
+plant sow
+pick collect
+mix blend stir
+sort rank order
+compare match
+mark tag flag
+track follow trace
+""".strip().splitlines())
+ALIKE_NOUNS = tuple(tuple(group.split()) for group in """
+film movie cinema
+song music melody tune
+trip travel journey holiday vacation
+meal dinner lunch supper food
+kitchen meal oven pan
+flight plane airport
+car vehicle automobile driving
+bicycle bike cycling
+ship boat harbor
+bus coach stop
+weather rain sun storm
+wind air breeze
+money cash dollars
+cost fee charge
+salary wage pay income
+bank account money
+tax duty
+shop store market
+doctor physician clinic illness
+nurse patient hospital
+medicine pill drug pharmacy
+dentist tooth
+teacher school lesson class
+student pupil exam
+university course lecture
+book novel author
+newspaper news article headline
+letter post envelope stamp
+email inbox mailbox
+message note text
+phone call number
+picture photo image camera
+painting art museum
+house home building flat
+room hall chamber
+garden plant flower lawn
+tree wood forest
+dog puppy pet
+cat kitten pet
+animal zoo beast
+bird nest wing
+fish sea fishing
+farm cow field
+river stream water
+mountain hill peak
+street road route
+map way directions
+city town place
+country nation state
+king queen throne
+friend buddy companion
+child kid baby
+family parents relatives
+wedding marriage bride
+party celebration guests
+birthday cake presents
+gift present surprise
+game match play
+team players club
+goal score point
+sport training exercise gym
+race run speed
+computer machine laptop
+screen display monitor
+keyboard keys typing
+printer paper print
+file document paper
+folder directory
+password login secret
+user member customer
+server host machine
+database table rows
+network internet connection
+website page site
+program software app
+error bug fault problem
+test check trial
+clock watch time hour
+calendar date appointment meeting
+alarm wake
+timer minutes countdown
+task job work duty
+boss manager chief
+worker employee staff
+company firm business
+product article item goods
+parcel package delivery
+invoice bill receipt
+discount coupon sale
+insurance accident damage
+police thief crime
+court judge law
+prison jail cell
+fire flame smoke
+heating warmth radiator
+fridge cold ice
+coffee espresso cup
+tea kettle leaves
+bread bakery loaf
+fruit apple banana
+soup spoon bowl
+pizza cheese tomato
+wine bottle glass
+salt spice seasoning
+shirt clothes trousers jacket
+shoe boot foot
+hat cap head
+hair barber beard
+eye sight glasses
+ear hearing sound
+noise sound volume
+voice speech speaking
+language word translation
+dictionary word meaning
+story tale legend
+poem verse poetry
+joke fun laugh
+concert band stage
+guitar piano instrument
+dance ball step
+theatre play actor
+radio station channel
+television screen channel
+video clip film
+battery power charge
+energy electricity power
+bulb light brightness
+window glass view
+roof top house
+wall paint brick
+floor ground carpet
+bed sleep night
+chair seat sofa
+garage parking car
+fuel petrol tank
+space orbit launch
+star sky astronomy
+moon night sky
+planet earth world
+island beach sea
+storm lightning flash
+snow ski winter
+camp tent outdoors
+luggage suitcase bag
+passport visa border
+ticket seat entrance
+tour guide sights
+restaurant table waiter
+soldier army war
+vote election ballot
+question answer quiz
+riddle mystery
+idea thought suggestion
+plan project scheme
+report summary overview
+chart graph diagram
+sum total result
+size width height
+weight kilos mass
+distance miles length
+temperature degrees heat
+age years birthday
+name title label
+color shade tint
+rule law policy
+key access entry
+safe vault treasure
+jewel ring gold
+dust dirt vacuum
+laundry shirts washing
+garbage trash waste
+knife blade cut
+nail tool screw
+needle thread sewing
+soap bath shower
+""".strip().splitlines())
+
+
+def _any() -> tuple[str, ...]:
+    """All words that training may use in any place, each once, whatever else they are."""
+    lists = (VERBS.seen, NOUNS.seen, ADJECTIVES, PARAMETERS.seen, words.WORDS.seen, *ALIKE_VERBS, *ALIKE_NOUNS,
+             "which what who how from to with where when use new next by for of".split())
+    held_out = {*VERBS.unseen, *NOUNS.unseen, *PARAMETERS.unseen, *words.WORDS.unseen}
+    return tuple(sorted({word for each in lists for word in each if len(word) > 1} - held_out))
+
+
+ANY = _any()

@@ -52,7 +52,7 @@ class Encoder:
             piece = self._tokenizer.encode(text, add_special_tokens=False).ids
             ids += piece
             said += piece if own else [IGNORED] * len(piece)
-            weights += self._weights(piece) if len(made.tools) > 1 else [1.0] * len(piece)
+            weights += self._weights(piece) if own and len(made.tools) > 1 else [1.0] * len(piece)
         return ids[:-1], said[1:], weights[1:]
 
     def _weights(self, piece: list[int]) -> list[float]:

@@ -86,18 +86,22 @@ _CAPITAL = Wordings(
 )
 _CAPITAL_OF = Wordings(
     ("Which country has the capital {city}?", "{city} is the capital of which country?",
-     "Of which country is {city} the capital?"),
+     "Of which country is {city} the capital?", "What country has the capital {city}?",
+     "{city} is the capital of ...", "What is {city} the capital of?", "{city} is the capital of which land?"),
     ("{city} is the capital of what country?",),
 )
 _COUNT_TO = Wordings(
     ("Count to {end}.", "Count from 1 to {end}.", "Please count to {end}.", "Can you count to {end}?",
      "Count up to {end}.", "List the numbers from 1 to {end}.", "Count to {end} for me.",
      "I want you to count to {end}.", "Write the numbers from 1 to {end}.", "Say the numbers from 1 to {end}.",
-     "Count from one to {end}."),
+     "Count from one to {end}.", "Could you count from 1 to {end}?", "Can you count up to {end}?", "Count until {end}.",
+     "Start at 1 and count to {end}.", "1, 2, 3 and so on until {end}, please.", "Please count up to {end}."),
     ("Please count from 1 to {end}.", "Could you count to {end}?", "Count up from 1 to {end}."),
 )
 _COUNT_FROM = Wordings(
-    ("Count from {start} to {end}.", "List the numbers from {start} to {end}.", "Please count from {start} to {end}.",
+    ("Count from {start} to {end}.", "Count on from {start} until {end}.", "Can you count up from {start} to {end}?",
+     "Which numbers are there from {start} to {end}?", "List the numbers from {start} to {end}.",
+     "Please count from {start} to {end}.",
      "Write the numbers from {start} to {end}.", "Count up from {start} to {end}."),
     ("Can you count from {start} to {end}?", "Say the numbers from {start} to {end}."),
 )
@@ -105,6 +109,11 @@ _COUNT_DOWN = Wordings(
     ("Count down from {end}.", "Count down from {end} to 1.", "Count backwards from {end}.",
      "Please count down from {end}.", "Count backwards from {end} to 1."),
     ("Can you count down from {end}?", "Please count backwards from {end}."),
+)
+_COUNT_DOWN_TO = Wordings(
+    ("Count down from {start} to {end}.", "Count backwards from {start} to {end}.",
+     "List the numbers from {start} down to {end}.", "Please count down from {start} to {end}."),
+    ("Can you count down from {start} to {end}?",),
 )
 _SUMS = {
     "+": Wordings(
@@ -136,7 +145,9 @@ _TIMES = Wordings(
     ("Repeat the word {word} {times} times.", "Say {word} {times} times.", "Write {word} {times} times.",
      "Say the word {word} {times} times.", "Repeat {word} {times} times.", "Please say {word} {times} times.",
      "Write the word {word} {times} times.", "{times} times {word}, please.", "Say \"{word}\" {times} times.",
-     "Write \"{word}\" {times} times."),
+     "Write \"{word}\" {times} times.", "Please write {word} {times} times.", "Please repeat \"{word}\" {times} times.",
+     "Repeat this word {times} times: {word}", "Say {times} times {word}.", "Please say the word {word} {times} times.",
+     "Can you repeat {word} {times} times?", "Print {word} {times} times.", "I want to read {word} {times} times."),
     ("Please repeat {word} {times} times.", "Please write the word {word} {times} times.",
      "Repeat \"{word}\" {times} times."),
 )
@@ -270,13 +281,22 @@ def about_project(source: Source) -> Exchange:
 
 def capital(source: Source) -> Exchange:
     country, city = source.choice(list(words.CAPITALS.items()))
-    if source.chance(0.2):
+    if source.chance(0.2 if source.unseen else 0.3):
         return source.ask(_CAPITAL_OF, city=city), f"{city} is the capital of {country}."
     return source.ask(_CAPITAL, country=country), f"The capital of {country} is {city}."
 
 
+def capital_of(source: Source) -> Exchange:
+    country, city = source.choice(list(words.CAPITALS.items()))
+    return source.ask(_CAPITAL_OF, city=city), f"{city} is the capital of {country}."
+
+
 def counting(source: Source) -> Exchange:
+    if not source.unseen and source.chance(0.2):
+        return _counting_down_to(source)
     kind, end = source.number(0, 9), source.end(2, 30)
+    if not source.unseen and source.chance(0.25):
+        end = source.end(2, 12)
     if kind < 5:
         return source.ask(_COUNT_TO, end=end), _numbers(range(1, end + 1))
     if kind < 8 and end > 2:
@@ -285,6 +305,12 @@ def counting(source: Source) -> Exchange:
         return source.ask(_COUNT_FROM, start=start, end=end), _numbers(range(start, end + 1))
     end = source.end(2, 20)
     return source.ask(_COUNT_DOWN, end=end), _numbers(range(end, 0, -1))
+
+
+def _counting_down_to(source: Source) -> Exchange:
+    start = source.end(4, 60)
+    end = source.number(max(2, start - 14), start - 1)
+    return source.ask(_COUNT_DOWN_TO, start=start, end=end), _numbers(range(start, end - 1, -1))
 
 
 def sums(source: Source) -> Exchange:

@@ -56,8 +56,9 @@ class Clock:
 class Trainer:
     """Model, optimizers and where they stand."""
 
-    def __init__(self, model: LlamaForCausalLM, device: str):
+    def __init__(self, model: LlamaForCausalLM, device: str, rate: float = 1.0):
         self.model = model.to(device)
+        self.rate = rate
         self.step = 0
         self.loss: float | None = None
         self._device = device
@@ -71,7 +72,7 @@ class Trainer:
         """One step."""
         for optimizer, rate in zip(self.optimizers, (_ADAM_RATE, _MUON_RATE), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate * schedule(self.step, progress)
+                group["lr"] = rate * self.rate * schedule(self.step, progress)
             optimizer.zero_grad()
         loss = self._loss(batch)
         loss.backward()
@@ -174,9 +175,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    tokenizer = packing.tokenizer_of(options.folder, options.seed)
-    new = new_model(tokenizer, options.hidden, options.layers, options.heads)
-    print(f"{sum(each.numel() for each in new.parameters()) / 1e6:.2f}M parameters", flush=True)
+    packing.tokenizer_of(options.folder, options.seed)  # written once, before the processes read it
     with tempfile.TemporaryDirectory() as meeting:
         torch.multiprocessing.spawn(_train, (options, f"file://{meeting}/point"), options.processes)
 
@@ -189,9 +188,11 @@ def _train(rank: int, options: argparse.Namespace, meeting: str) -> None:
     if options.processes > 1:
         processes.init_process_group("gloo", meeting, world_size=options.processes, rank=rank)
     model = new_model(packing.tokenizer_of(options.folder, options.seed), options.hidden, options.layers, options.heads)
+    if rank == 0:
+        print(f"{sum(each.numel() for each in model.parameters()) / 1e6:.2f}M parameters", flush=True)
     if options.weights:
         model.load_state_dict(load_file(options.weights / "model.safetensors"), strict=False)
-    trainer = Trainer(model, options.device)
+    trainer = Trainer(model, options.device, options.rate)
     clock = Clock(options.tokens, options.minutes)
     kept = options.folder.parent / f"{options.folder.name}.state"
     if options.resume and kept.exists():
@@ -260,6 +261,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--weights", type=Path, help="a folder whose weights and tokenizer it begins with")
+    parser.add_argument("--rate", type=float, default=1.0, help="the share of the full learning rate it begins with")
     parser.add_argument("--processes", type=int, default=0, help="that train together; 0: one for each core")
     parser.add_argument("--threads", type=int, default=0, help="of each process; 0: cores / processes")
     parser.add_argument("--workers", type=int, default=1, help="of each process, which make dialogues")

@@ -200,7 +200,7 @@ def behind_thought(guide: Guide, begin: str, end: str, *, opened: bool) -> Guide
     answer = BEHIND[guide.type](guide.text)
     start = "" if opened else begin
     thought: dict[str, Any] = {"type": "tag", "begin": start, "content": {"type": "any_text"}, "end": end}
-    space = {"type": "regex", "pattern": "\\s*"}
+    space = {"type": "regex", "pattern": "\\s{0,64}"}
     if not opened:
         nothing = {"type": "const_string", "value": ""}
         thought = {"type": "or", "elements": [nothing, thought]}

@@ -1,12 +1,14 @@
 """BLS calls to the engine, with what it takes to make them safely.
 
-Two rules (docs/decisions.md, "Decoupled BLS"): keep a reference to the last few hundred response iterators, because
-Triton destroys finished ones on a thread of its own; and never let two Python threads wait in iterators, unless each
-call is answered by exactly one response.
+Two rules (docs/decisions.md, "Decoupled BLS"): keep a reference to response iterators for a while, because Triton
+destroys finished ones on a thread of its own; and never let two Python threads wait in iterators, unless each call is
+answered by exactly one response.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +17,8 @@ import triton_python_backend_utils as pb_utils
 
 from transports import Inputs
 
-KEPT_ITERATORS = 512
+# Seconds for which iterators are kept: each keeps all of its responses, a kilobyte and more per token.
+KEPT_SECONDS = 5.0
 DECOUPLED = "decoupled"  # is in Triton's words for a call that wants one response from a model that may send several
 
 
@@ -32,7 +35,8 @@ class Engine:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._kept: deque[Any] = deque(maxlen=KEPT_ITERATORS)
+        self._kept: deque[tuple[float, Any]] = deque()
+        self._keeping = threading.Lock()
         self._decoupled = False  # as far as `answer` knows
 
     def stream(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Iterator[Any]:
@@ -70,8 +74,15 @@ class Engine:
     def _responses(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Any:
         """Sends a request; returns when the first response is there."""
         responses = self._request(inputs, outputs, request_id).exec(decoupled=True)
-        self._kept.append(responses)
+        self._keep(responses)
         return responses
+
+    def _keep(self, responses: Any) -> None:
+        now = time.monotonic()
+        with self._keeping:
+            self._kept.append((now, responses))
+            while self._kept[0][0] < now - KEPT_SECONDS:
+                self._kept.popleft()
 
     def _request(self, inputs: Inputs, outputs: Sequence[str], request_id: str = "") -> Any:
         return pb_utils.InferenceRequest(

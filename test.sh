@@ -15,7 +15,7 @@ if [[ $# -eq 0 ]]; then
     "$venv_python" -m mypy openai_bls/1/model.py
     "$venv_python" -m mypy model_repository/tensorrt_llm/1/model.py
     "$venv_python" -m mypy model_repository/embedding/1/model.py
-    # Two processes: one has the tests with whole servers (tests/e2e), which wait more than they compute.
-    set -- --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+    # Two processes, because tests with whole servers wait more than they compute. The tests of a file share servers.
+    set -- --numprocesses 2 --dist loadfile --no-loadscope-reorder
 fi
 exec "$venv_python" -m pytest "$@"

@@ -91,9 +91,16 @@ def test_counts_are_what_was_sent(metered: Server) -> None:
 
 
 def test_both_instances_have_places(metered: Server) -> None:
-    found = at_rest(metered)
-    assert found.total("openai_bls_request_places") == INSTANCES * PLACES
-    assert len(found.values("model_instance")) == INSTANCES
+    asked = {"model": metered.model, "prompt": "a b"}
+
+    def both_have_told() -> bool:
+        """With its first request each does; Triton gives requests to instances as it pleases."""
+        with ThreadPoolExecutor(2 * PLACES) as pool:
+            list(pool.map(lambda _: metered.post("/v1/tokenize", asked), range(8 * PLACES)))
+        return at_rest(metered).total("openai_bls_request_places") == INSTANCES * PLACES
+
+    assert eventually(both_have_told, seconds=60)
+    assert len(at_rest(metered).values("model_instance")) == INSTANCES
 
 
 def test_errors_have_status_and_kind_and_few_labels(metered: Server) -> None:

@@ -36,7 +36,7 @@ def test_an_incomplete_folder(tmp_path: Path, files: tuple[str, ...], message: s
         model.resolve(str(folder(tmp_path / "m", *files)), silent)
 
 
-@pytest.mark.parametrize("wanted", ["/no/such/folder", "./nothing", "nothing", "a/b/c", "../x"])
+@pytest.mark.parametrize("wanted", ["/no/such/folder", "./nothing", "nothing", "a/b/c", "../no/such/folder"])
 def test_a_folder_that_does_not_exist(wanted: str) -> None:
     with pytest.raises(LaunchError, match="does not exist"):
         model.resolve(wanted, silent)

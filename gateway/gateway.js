@@ -16,9 +16,9 @@ const NO_JSON = '\u0000';
 // Stands for a whole answer that failed after its status was sent; no JSON begins so.
 const FAILED = '\u0018';
 // What is reported of a request stands between two of these, behind the text of an answer of openai_bls.
+const MARK = '\u001e';
 // How the last report of a request ends.
 const FINAL = '"final":true}';
-const MARK = '\u001e';
 // Above this a body is not parsed just to tell a nested "stream" from the outermost one.
 const MAX_PARSED = 1048576;
 // Names that may go into Triton's request id, headers and logs.
@@ -56,8 +56,9 @@ let streams = false;
 
 /** The body for generate_stream: the client's own as one string. */
 function wrap(r) {
-    let wrapped = {id: r.variables.request_name, endpoint: r.variables.endpoint, ticket: r.variables.ticket, report: '1'};
-    if (r.variables.trace_ratio) {
+    let v = r.variables;
+    let wrapped = {id: v.request_name, endpoint: v.endpoint, ticket: v.ticket, report: '1'};
+    if (v.trace_ratio) {
         wrapped.trace = trace.told(r);
     }
     try {
@@ -292,7 +293,7 @@ function unwrapEvent(r, status, text, start, end) {
     return status === 200 ? EVENT_START + body + EVENT_END : body;
 }
 
-/** Keeps the report, if there is one, for the access log. */
+/** Keeps the report, if there is one: for the access log, and to know whether the answer is whole. */
 function withoutReport(r, text) {
     if (!text.endsWith(MARK)) {
         return text;

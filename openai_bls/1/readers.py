@@ -11,8 +11,6 @@ Reader = Callable[[str], Any]
 
 # What a gateway lets through as the id of a model (gateway/nginx.conf.template).
 NAME = re.compile(r"[A-Za-z0-9._:@+=/-]{1,256}")
-
-
 # An OpenTelemetry collector. A password would be seen by whoever lists processes, as Triton is given the address, too.
 COLLECTOR = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 TRACES = "/v1/traces"
